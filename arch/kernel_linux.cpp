@@ -1,0 +1,77 @@
+// The kernel-call table's real entries on Linux.
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+
+#include "arch/kernel.hpp"
+
+namespace weft::arch {
+namespace {
+
+int real_epoll_pwait2(int epfd, epoll_event* evs, int n, const timespec* timeout) {
+  // Kernels before 5.11 lack epoll_pwait2: fall back to milliseconds, rounded up, never early.
+  static std::atomic<bool> missing{false};
+  if (!missing.load(std::memory_order_relaxed)) {
+    long r = ::syscall(SYS_epoll_pwait2, epfd, evs, n, timeout, nullptr, 0);
+    if (r >= 0 || errno != ENOSYS) return static_cast<int>(r);
+    missing.store(true, std::memory_order_relaxed);
+  }
+  int ms = -1;
+  if (timeout) {
+    constexpr std::int64_t kLongest = 3600 * 1000;
+    std::int64_t t = timeout->tv_sec >= 3600
+                         ? kLongest
+                         : timeout->tv_sec * 1000 + (timeout->tv_nsec + 999'999) / 1'000'000;
+    ms = static_cast<int>(t);
+  }
+  return ::epoll_wait(epfd, evs, n, ms);
+}
+
+int real_futex_wait(std::uint32_t* word, std::uint32_t expected, const timespec* timeout) {
+  return static_cast<int>(
+      ::syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, nullptr, 0));
+}
+
+int real_futex_wake(std::uint32_t* word, int n) {
+  return static_cast<int>(::syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, nullptr, nullptr, 0));
+}
+
+int real_sched_getaffinity(cpu_set_t* set) { return ::sched_getaffinity(0, sizeof *set, set); }
+
+int real_userfaultfd(int flags) { return static_cast<int>(::syscall(SYS_userfaultfd, flags)); }
+
+int real_ioctl(int fd, unsigned long request, void* arg) { return ::ioctl(fd, request, arg); }
+
+int real_eventfd(unsigned init, int flags) { return ::eventfd(init, flags); }
+
+}  // namespace
+
+constinit const Kernel kRealKernel = {
+    .mmap = ::mmap,
+    .munmap = ::munmap,
+    .mprotect = ::mprotect,
+    .madvise = ::madvise,
+    .pthread_create = ::pthread_create,
+    .sigaltstack = ::sigaltstack,
+    .epoll_create = ::epoll_create1,
+    .epoll_ctl = ::epoll_ctl,
+    .epoll_pwait2 = real_epoll_pwait2,
+    .eventfd = real_eventfd,
+    .futex_wait = real_futex_wait,
+    .futex_wake = real_futex_wake,
+    .clock_gettime = ::clock_gettime,
+    .sched_getaffinity = real_sched_getaffinity,
+    .userfaultfd = real_userfaultfd,
+    .ioctl = real_ioctl,
+};
+
+Kernel kernel = kRealKernel;
+
+}  // namespace weft::arch

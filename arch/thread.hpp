@@ -1,0 +1,32 @@
+// Starting and naming OS threads. A refused start is an answer, never an abort.
+#pragma once
+
+#include <pthread.h>
+
+#include <cstddef>
+
+namespace weft::arch {
+
+/// Starts `fn(arg)` on a new joinable thread with all signals blocked that `fn` does not unblock itself: a thread
+/// inherits the creator's mask. Returns 0 or the error number of pthread_create (EAGAIN: no resources now).
+int start_thread(pthread_t* out, void* (*fn)(void*), void* arg);
+
+/// At most 15 characters are kept.
+void name_this_thread(const char* name);
+
+/// Number of threads of this process as the kernel counts them; negative if it cannot be read. ThreadSanitizer's
+/// background thread is not counted.
+int count_process_threads();
+
+/// CPUs this process may run on (affinity mask), at least 1.
+int allowed_cpus();
+
+/// The kernel's id of the calling thread.
+int thread_id();
+
+/// CPU time that `thread` has used, in ns; negative if it cannot be told.
+long long thread_cpu_ns(pthread_t thread);
+/// True if the kernel has the thread waiting for a CPU or running on one, not asleep.
+bool thread_is_runnable(int tid);
+
+}  // namespace weft::arch

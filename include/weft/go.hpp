@@ -1,0 +1,141 @@
+/// weft/go.hpp: starting goroutines, and what one can do with itself.
+#pragma once
+
+#include <weft/detail/closure.hpp>
+#include <weft/detail/poll_cpu.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace weft {
+
+/// Which kind of stack a goroutine runs on. README, "Stacks".
+enum class Stack : std::uint8_t {
+  Growable,   ///< own address range, committed on touch
+  Copyable,   ///< shares a run slot, copied out when another needs it
+  Segmented,  ///< grows by chunks; only in code built with -fsplit-stack
+};
+
+/// Whether an idle goroutine's stack may be taken out of memory while it is parked.
+enum class Hibernate : std::uint8_t { Default, Off, Auto, On };
+
+/// What to know about a goroutine before it starts. All members have defaults.
+struct Spawn {
+  std::string name = {};  ///< stands in dumps and reports
+  std::vector<std::pair<std::string, std::string>> labels = {};
+  Stack stack = Stack::Growable;
+  std::size_t stack_bytes = 0;  ///< 0: Config::stack_bytes; rounded up to a class, at most 1 GiB
+  Hibernate hibernate = Hibernate::Default;
+  bool save_fp = false;  ///< the goroutine changes floating-point control words and wants them kept to itself
+};
+
+namespace detail {
+
+struct Goroutine;  // the runtime's G
+
+/// A new goroutine with room for its closure at `storage`. Fatal if no runtime runs.
+struct NewG {
+  Goroutine* g;
+  void* storage;
+};
+NewG new_goroutine(std::size_t size, std::size_t align);
+/// The same with attributes. With `must_have_stack` the stack is bound at once and g is null if none can be had.
+NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack);
+void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site);
+/// The closure's constructor threw.
+void drop_goroutine(Goroutine* g);
+[[noreturn]] void fatal_nil_func();
+void safepoint_slow();
+
+template <class C>
+void launch(NewG n, C&& c, const void* site) {
+  using Closure = std::remove_cvref_t<C>;
+  if constexpr (std::is_nothrow_move_constructible_v<Closure>) {
+    ::new (n.storage) Closure(std::forward<C>(c));
+  } else {
+    try {
+      ::new (n.storage) Closure(std::forward<C>(c));
+    } catch (...) {
+      drop_goroutine(n.g);
+      throw;
+    }
+  }
+  start_goroutine(n.g, &kClosureOps<Closure>, site);
+}
+
+}  // namespace detail
+
+/// Starts `f(args...)` as a goroutine. Arguments are decay-copied, as std::thread does.
+/// Order:   what happened before `go` happens before the first statement of f.
+/// Errors:  an empty f is fatal ("go of nil func value"), as in Go; so is `go` while no runtime runs. An exception
+///          that leaves f is an uncaught panic. A refused stack is no error here: the goroutine waits for one.
+/// Cost:    tens of nanoseconds; no allocation while the closure has at most 64 bytes; no stack until it first runs.
+/// Threads: any. Go: `go f(x)`; the order in which new goroutines start is unspecified there as here.
+template <class F, class... Args>
+  requires(!std::is_same_v<std::remove_cvref_t<F>, Spawn>)
+[[gnu::always_inline]] inline void go(F&& f, Args&&... args) {
+  const void* site = detail::here();
+  if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+  auto c = detail::bind(std::forward<F>(f), std::forward<Args>(args)...);
+  detail::launch(detail::new_goroutine(sizeof c, alignof(decltype(c))), std::move(c), site);
+}
+
+template <class F, class... Args>
+[[gnu::always_inline]] inline void go(Spawn spawn, F&& f, Args&&... args) {
+  const void* site = detail::here();
+  if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+  auto c = detail::bind(std::forward<F>(f), std::forward<Args>(args)...);
+  detail::launch(detail::new_goroutine_with(spawn, sizeof c, alignof(decltype(c)), false), std::move(c), site);
+}
+
+/// Like `go`, for callers who want the answer: false if no descriptor or stack can be had now; nothing has started
+/// then. Binds the stack at once.
+template <class F, class... Args>
+  requires(!std::is_same_v<std::remove_cvref_t<F>, Spawn>)
+[[gnu::always_inline]] inline bool try_go(F&& f, Args&&... args) {
+  const void* site = detail::here();
+  if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+  auto c = detail::bind(std::forward<F>(f), std::forward<Args>(args)...);
+  detail::NewG n = detail::new_goroutine_with(Spawn{}, sizeof c, alignof(decltype(c)), true);
+  if (!n.g) return false;
+  detail::launch(n, std::move(c), site);
+  return true;
+}
+
+template <class F, class... Args>
+[[gnu::always_inline]] inline bool try_go(Spawn spawn, F&& f, Args&&... args) {
+  const void* site = detail::here();
+  if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+  auto c = detail::bind(std::forward<F>(f), std::forward<Args>(args)...);
+  detail::NewG n = detail::new_goroutine_with(spawn, sizeof c, alignof(decltype(c)), true);
+  if (!n.g) return false;
+  detail::launch(n, std::move(c), site);
+  return true;
+}
+
+/// Lets others run. Returns at once if nobody is runnable. On a plain thread: std::this_thread::yield.
+/// Go: runtime.Gosched, but the caller goes to the local tail unless the global queue has work.
+void yield();
+
+/// Ends the calling goroutine after running its destructors. `catch (...)` blocks on the way must rethrow: one that
+/// swallows it is fatal. In goroutine 1 the program goes on with the others. Go: runtime.Goexit.
+[[noreturn]] void goexit();
+
+/// The calling goroutine's id, never reused while a runtime runs; 0 on a plain thread. Goroutine 1 is run()'s.
+std::uint64_t goid();
+
+/// A point where the runtime may switch this goroutine out if it has run for long. About free: a load and a branch.
+/// Every blocking call is one as well.
+[[gnu::always_inline]] inline void safepoint() {
+  if (__builtin_expect(detail::preempt_requested(), 0)) detail::safepoint_slow();
+}
+
+/// Goroutines that have been started and have not ended. Go: runtime.NumGoroutine.
+int num_goroutines();
+
+}  // namespace weft

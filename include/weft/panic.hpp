@@ -1,0 +1,82 @@
+/// weft/panic.hpp: panics are exceptions, fatal errors are not.
+#pragma once
+
+#include <any>
+#include <concepts>
+#include <exception>
+#include <memory>
+#include <source_location>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+namespace weft {
+
+class Panic;
+
+namespace detail {
+
+struct PanicState {
+  std::any value;
+  std::string message;
+  bool runtime_error = false;
+};
+
+[[noreturn]] void throw_panic(std::shared_ptr<const PanicState> state);
+std::string describe_unknown(const std::type_info& type);
+
+template <class T>
+std::string describe(const T& v) {
+  if constexpr (std::is_convertible_v<const T&, std::string_view>)
+    return std::string(std::string_view(v));
+  else if constexpr (std::is_base_of_v<std::exception, T>)
+    return v.what();
+  else if constexpr (std::is_same_v<T, bool>)
+    return v ? "true" : "false";
+  else if constexpr (std::is_arithmetic_v<T>)
+    return std::to_string(v);
+  else if constexpr (requires { { v.message() } -> std::convertible_to<std::string>; })
+    return v.message();
+  else
+    return describe_unknown(typeid(T));
+}
+
+}  // namespace detail
+
+/// A caller's mistake, or whatever a program chose to panic with. Uncaught it ends the program: the report is made where
+/// it was thrown, with the stack intact, and the exit status is 2.
+class Panic : public std::exception {
+ public:
+  explicit Panic(std::shared_ptr<const detail::PanicState> state) : state_(std::move(state)) {}
+  const char* what() const noexcept override { return state_->message.c_str(); }
+  /// The value given to panic(), if it was a T.
+  template <class T>
+  const T* value() const {
+    return std::any_cast<T>(&state_->value);
+  }
+  /// True for the runtime's own: send on closed channel, negative WaitGroup counter, ...
+  bool is_runtime_error() const noexcept { return state_->runtime_error; }
+
+ private:
+  std::shared_ptr<const detail::PanicState> state_;
+};
+
+/// Throws Panic with `v`, any copyable value.
+/// Order: the traceback is taken when it is raised. Go: panic(v); recover is `catch (const weft::Panic&)`.
+template <class T>
+[[noreturn]] void panic(T&& v) {
+  using V = std::decay_t<T>;
+  auto state = std::make_shared<detail::PanicState>();
+  if constexpr (std::is_convertible_v<const V&, std::string_view>)
+    state->value = std::string(std::string_view(v));
+  else
+    state->value = v;
+  state->message = detail::describe(static_cast<const V&>(v));
+  detail::throw_panic(std::move(state));
+}
+
+/// Ends the process with "fatal error: MESSAGE", the stacks and exit status 2. Nobody can recover from it.
+[[noreturn]] void fatal(std::string_view message);
+
+}  // namespace weft

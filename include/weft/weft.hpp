@@ -1,0 +1,19 @@
+/// weft/weft.hpp: everything.
+#pragma once
+
+#include <weft/await.hpp>
+#include <weft/blocking.hpp>
+#include <weft/chan.hpp>
+#include <weft/defer.hpp>
+#include <weft/dump.hpp>
+#include <weft/error.hpp>
+#include <weft/fd.hpp>
+#include <weft/go.hpp>
+#include <weft/hooks.hpp>
+#include <weft/mutex.hpp>
+#include <weft/panic.hpp>
+#include <weft/runtime.hpp>
+#include <weft/select.hpp>
+#include <weft/test.hpp>
+#include <weft/time.hpp>
+#include <weft/wait_group.hpp>

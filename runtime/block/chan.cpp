@@ -1,0 +1,299 @@
+// Channels.
+//
+// Protocol   All state under one SpinLock. An operation that finds a parked peer takes it out of its queue (pop_winner decides
+//            races with timeouts and cancels), releases the lock, copies the element directly between the two cells, then
+//            readies the peer. A receive from a full buffer takes the oldest element and puts the first parked sender's in
+//            the freed slot, so order is kept. Nobody there: the caller queues its node and parks; the lock is released by the
+//            next context.
+// Elements   Bytes (include/weft/detail/element.hpp): no user code runs here.
+// Invariants A buffered channel has parked senders only while full, parked receivers only while empty; an unbuffered one never
+//            has both; a closed one has neither.
+// Orders     The lock's. Emptiness is read without it only to say "not now": count before closed, so that "empty, then still
+//            open" was true at the moment of the first read. [chan-closed] acquire/release between close and such readers.
+#include "runtime/block/chan.hpp"
+
+#include <new>
+
+#include "runtime/base/sched_point.hpp"
+#include "runtime/block/panic.hpp"
+#include "runtime/sched/sched.hpp"
+
+namespace weft::rt {
+namespace {
+
+WEFT_ALWAYS_INLINE std::byte* slot(ChanCore* c, std::size_t i) { return c->buffer + i * c->size; }
+
+WEFT_ALWAYS_INLINE std::size_t after(const ChanCore* c, std::size_t i) { return i + 1 == c->cap ? 0 : i + 1; }
+
+[[noreturn]] WEFT_COLD void panic_closed() { panic_runtime("send on closed channel"); }
+
+[[noreturn]] WEFT_COLD void block_for_ever(WaitReason reason) {
+  Waiter* w = my_waiter();
+  const std::uint64_t ticket = w->begin();
+  w->node.racy = true;
+  wait_on(w, ticket, reason, nullptr, nullptr, kNever);
+  __builtin_unreachable();
+}
+
+WEFT_ALWAYS_INLINE Attempt attempt_send_inline(ChanCore* c, void* elem) {
+  if (WEFT_UNLIKELY(peek(c->closed))) {
+    c->lock.unlock();
+    return Attempt::Closed;
+  }
+  if (WaitNode* n = c->receivers.pop_winner(Outcome::Wake)) {
+    n->success = true;
+    c->lock.unlock();
+    copy_element(n->elem, elem, c->size);
+    wake_waiter(n->waiter);
+    return Attempt::Done;
+  }
+  const std::size_t count = peek(c->count);
+  if (count < c->cap) {
+    copy_element(slot(c, c->send_at), elem, c->size);
+    c->send_at = after(c, c->send_at);
+    c->count.store(count + 1, memory_order_relaxed);
+    c->lock.unlock();
+    return Attempt::Done;
+  }
+  return Attempt::WouldBlock;
+}
+
+WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(ChanCore* c, void* elem) {
+  const std::size_t count = peek(c->count);
+  if (count != 0) {
+    copy_element(elem, slot(c, c->recv_at), c->size);
+    if (WaitNode* n = c->senders.empty() ? nullptr : c->senders.pop_winner(Outcome::Wake)) {
+      // Full: the freed slot is also the next to fill.
+      copy_element(slot(c, c->recv_at), n->elem, c->size);
+      c->recv_at = c->send_at = after(c, c->recv_at);
+      n->success = true;
+      c->lock.unlock();
+      wake_waiter(n->waiter);
+      return Attempt::Done;
+    }
+    c->recv_at = after(c, c->recv_at);
+    c->count.store(count - 1, memory_order_relaxed);
+    c->lock.unlock();
+    return Attempt::Done;
+  }
+  if (WaitNode* n = c->senders.pop_winner(Outcome::Wake)) {
+    n->success = true;
+    c->lock.unlock();
+    copy_element(elem, n->elem, c->size);
+    wake_waiter(n->waiter);
+    return Attempt::Done;
+  }
+  if (WEFT_UNLIKELY(peek(c->closed))) {
+    c->lock.unlock();
+    return Attempt::Closed;
+  }
+  return Attempt::WouldBlock;
+}
+
+/// Queues the caller in `q` and parks. Lock held on entry, released.
+WEFT_ALWAYS_INLINE Outcome park_in(ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline,
+                                   WaitNode*& node) {
+  Waiter* w = my_waiter();
+  const std::uint64_t ticket = w->begin();
+  node = &w->node;
+  node->waiter = w;
+  node->ticket = ticket;
+  node->elem = elem;
+  node->success = false;
+  node->racy = deadline != kNever;
+  q.push(node, &c->lock);
+  return wait_on(w, ticket, reason, c, &c->lock, deadline);
+}
+
+/// False: in time nobody came.
+WEFT_ALWAYS_INLINE bool send_until(ChanCore* c, void* elem, std::int64_t deadline) {
+  SCHED_POINT("chan send");
+  poll_preempt(current_m());
+  Outside outside(current_m());
+  c->lock.lock();
+  switch (attempt_send_inline(c, elem)) {
+    case Attempt::Done: return true;
+    case Attempt::Closed: panic_closed();
+    case Attempt::WouldBlock: break;
+  }
+  outside.leave();
+  WaitNode* n;
+  const Outcome o = park_in(c, c->senders, elem, WaitReason::ChanSend, deadline, n);
+  if (WEFT_UNLIKELY(o == Outcome::Timeout)) return false;
+  if (WEFT_UNLIKELY(!n->success)) panic_closed();
+  return true;
+}
+
+WEFT_ALWAYS_INLINE RecvStatus recv_until(ChanCore* c, void* elem, std::int64_t deadline) {
+  SCHED_POINT("chan recv");
+  poll_preempt(current_m());
+  Outside outside(current_m());
+  c->lock.lock();
+  switch (attempt_recv_inline(c, elem)) {
+    case Attempt::Done: return RecvStatus::Ok;
+    case Attempt::Closed: return RecvStatus::Closed;
+    case Attempt::WouldBlock: break;
+  }
+  outside.leave();
+  WaitNode* n;
+  const Outcome o = park_in(c, c->receivers, elem, WaitReason::ChanReceive, deadline, n);
+  if (WEFT_UNLIKELY(o == Outcome::Timeout)) return RecvStatus::Empty;
+  return n->success ? RecvStatus::Ok : RecvStatus::Closed;
+}
+
+}  // namespace
+
+Attempt attempt_send(ChanCore* c, void* elem) { return attempt_send_inline(c, elem); }
+Attempt attempt_recv(ChanCore* c, void* elem) { return attempt_recv_inline(c, elem); }
+
+ChanView chan_view(const void* chan) {
+  const auto* c = static_cast<const ChanCore*>(chan);
+  ChanView v;
+  v.cap = c->is_timer ? 0 : c->cap;
+  v.len = c->is_timer ? 0 : peek(c->count);
+  v.closed = peek(c->closed);
+  for (const WaitNode* n = peek(c->receivers.first); n; n = n->next) v.receivers++;
+  for (const WaitNode* n = peek(c->senders.first); n; n = n->next) v.senders++;
+  return v;
+}
+
+}  // namespace weft::rt
+
+namespace weft::detail {
+
+using namespace rt;
+
+ChanHead* chan_make(std::int64_t cap, const ElemType* type) {
+  constexpr std::size_t kMax = std::size_t{1} << 47;
+  const std::size_t size = type->size;
+  if (cap < 0 || (size != 0 && static_cast<std::size_t>(cap) > (kMax - sizeof(ChanCore)) / size))
+    panic_runtime("makechan: size out of range");
+  // Buffer and core in one block; the buffer is aligned for its elements.
+  const std::size_t align = type->align > alignof(ChanCore) ? type->align : alignof(ChanCore);
+  const std::size_t head = (sizeof(ChanCore) + align - 1) & ~(align - 1);
+  void* block = ::operator new(head + static_cast<std::size_t>(cap) * size, std::align_val_t(align));
+  auto* c = ::new (block) ChanCore;
+  c->cap = static_cast<std::size_t>(cap);
+  c->size = size;
+  c->type = type;
+  c->buffer = static_cast<std::byte*>(block) + head;
+  return c;
+}
+
+void chan_free(ChanHead* h) {
+  ChanCore* c = core_of(h);
+  if (c->is_timer) {
+    free_timer_chan(c);
+    return;
+  }
+  // Somebody waits for a channel that it does not hold (a reference to another's local): it can only be unwound, and then
+  // must still find its queue.
+  if (WEFT_UNLIKELY(!c->receivers.empty() || !c->senders.empty())) return;
+  if (c->type->destroy)
+    for (std::size_t n = peek(c->count); n > 0; n--) {
+      c->type->destroy(slot(c, c->recv_at));
+      c->recv_at = after(c, c->recv_at);
+    }
+  const std::size_t align = c->type->align > alignof(ChanCore) ? c->type->align : alignof(ChanCore);
+  c->~ChanCore();
+  ::operator delete(static_cast<void*>(c), std::align_val_t(align));
+}
+
+void chan_send(ChanHead* h, void* elem) {
+  if (WEFT_UNLIKELY(!h)) block_for_ever(WaitReason::ChanSendNil);
+  send_until(core_of(h), elem, kNever);
+}
+
+bool chan_recv(ChanHead* h, void* elem) {
+  if (WEFT_UNLIKELY(!h)) block_for_ever(WaitReason::ChanReceiveNil);
+  return recv_until(core_of(h), elem, kNever) == RecvStatus::Ok;
+}
+
+bool chan_try_send(ChanHead* h, void* elem) {
+  if (!h) return false;
+  ChanCore* c = core_of(h);
+  poll_preempt(current_m());
+  if (!maybe_sendable(c)) return false;
+  Outside outside(current_m());
+  c->lock.lock();
+  switch (attempt_send(c, elem)) {
+    case Attempt::Done: return true;
+    case Attempt::Closed: panic_closed();
+    case Attempt::WouldBlock: break;
+  }
+  c->lock.unlock();
+  return false;
+}
+
+RecvStatus chan_try_recv(ChanHead* h, void* elem) {
+  if (!h) return RecvStatus::Empty;
+  ChanCore* c = core_of(h);
+  poll_preempt(current_m());
+  if (peek(c->count) == 0 && c->senders.empty() && !c->closed.load(memory_order_acquire)) return RecvStatus::Empty;  // [chan-closed]
+  Outside outside(current_m());
+  c->lock.lock();
+  switch (attempt_recv(c, elem)) {
+    case Attempt::Done: return RecvStatus::Ok;
+    case Attempt::Closed: return RecvStatus::Closed;
+    case Attempt::WouldBlock: break;
+  }
+  c->lock.unlock();
+  return RecvStatus::Empty;
+}
+
+bool chan_send_until(ChanHead* h, void* elem, std::int64_t deadline) {
+  if (!h) {
+    rt::sleep_until(deadline);
+    return false;
+  }
+  return send_until(core_of(h), elem, timed(deadline));
+}
+
+RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
+  if (!h) {
+    rt::sleep_until(deadline);
+    return RecvStatus::Empty;
+  }
+  return recv_until(core_of(h), elem, timed(deadline));
+}
+
+void chan_close(ChanHead* h) {
+  if (!h) panic_runtime("close of nil channel");
+  ChanCore* c = core_of(h);
+  poll_preempt(current_m());
+  Outside outside(current_m());
+  c->lock.lock();
+  if (peek(c->closed)) {
+    c->lock.unlock();
+    panic_runtime("close of closed channel");
+  }
+  c->closed.store(true, memory_order_release);  // [chan-closed]
+  // All waiters are ours from here; `next` is free to chain them until they are readied.
+  WaitNode* all = nullptr;
+  WaitNode** end = &all;
+  for (WaitQueue* q : {&c->receivers, &c->senders})
+    while (WaitNode* n = q->pop_winner(Outcome::Close)) {
+      n->success = false;
+      n->next = nullptr;
+      *end = n;
+      end = &n->next;
+    }
+  c->lock.unlock();
+  while (all) {
+    WaitNode* next = all->next;
+    wake_waiter(all->waiter);
+    all = next;
+  }
+}
+
+std::size_t chan_len(const ChanHead* h) {
+  const auto* c = static_cast<const ChanCore*>(h);
+  return c->is_timer ? 0 : peek(c->count);
+}
+
+std::size_t chan_cap(const ChanHead* h) {
+  const auto* c = static_cast<const ChanCore*>(h);
+  return c->is_timer ? 0 : c->cap;
+}
+
+}  // namespace weft::detail

@@ -1,0 +1,86 @@
+// wait_fd: parking until a descriptor is ready.
+//
+// Arming is a kernel call and may fire at once, so it is done once the G's context is saved; the G's guard keeps it from going
+// on before the commit is through with its node (as in select.cpp).
+#include <weft/fd.hpp>
+
+#include <weft/error.hpp>
+
+#include <poll.h>
+
+#include <cerrno>
+
+#include "runtime/base/sched_point.hpp"
+#include "runtime/block/queue.hpp"
+#include "runtime/sched/sched.hpp"
+
+namespace weft {
+
+using namespace rt;
+
+namespace {
+
+struct FdWait {
+  int fd;
+  bool write;
+  std::int64_t deadline;
+  WaitNode* node;
+  int error = 0;
+};
+
+void commit_fd(M*, G* from, void* arg) {
+  auto& f = *static_cast<FdWait*>(arg);
+  f.error = sched.poller.arm(f.fd, f.write, f.node);
+  if (f.error) {
+    if (from->waiter.try_win(f.node->ticket, Outcome::Wake)) ready(from);
+  } else if (f.deadline != kNever) {
+    timer_arm(&from->timer);
+  }
+  from->guard.unlock();
+}
+
+std::error_code wait_on_thread(int fd, Io dir, std::int64_t deadline) {
+  for (;;) {
+    timespec ts{};
+    timespec* limit = nullptr;
+    if (deadline != kNever) {
+      std::int64_t left = deadline - arch::clock_now();
+      if (left < 0) left = 0;
+      ts.tv_sec = left / 1'000'000'000;
+      ts.tv_nsec = left % 1'000'000'000;
+      limit = &ts;
+    }
+    pollfd p{fd, static_cast<short>(dir == Io::Read ? POLLIN | POLLRDHUP : POLLOUT), 0};
+    const int r = ::ppoll(&p, 1, limit, nullptr);
+    if (r > 0) return p.revents & POLLNVAL ? std::error_code(EBADF, std::system_category()) : std::error_code();
+    if (r == 0) return Errc::deadline_exceeded;
+    if (errno != EINTR) return {errno, std::system_category()};
+  }
+}
+
+}  // namespace
+
+std::error_code wait_fd(int fd, Io dir, std::optional<Time> deadline) {
+  SCHED_POINT("wait fd");
+  const std::int64_t until = deadline ? timed(deadline->time_since_epoch().count()) : kNever;
+  G* gp = current_g();
+  if (!gp) return wait_on_thread(fd, dir, until);
+  poll_preempt(current_m());
+  if (until <= arch::clock_now()) return Errc::deadline_exceeded;
+  Waiter* w = &gp->waiter;
+  FdWait f{fd, dir == Io::Write, until, plain_node(w, true)};
+  set_timeout(gp, f.node->ticket, until);
+  gp->guard.lock();
+  park_call(current_m(), WaitReason::Io, nullptr, commit_fd, &f);
+  gp->guard.lock();
+  gp->guard.unlock();
+  if (until != kNever) timer_remove(&gp->timer);
+  const Outcome o = w->outcome();
+  if (o != Outcome::Wake && f.node->lock) sched.poller.disarm(f.node);
+  if (o == Outcome::Stop) unwind_current(true);
+  if (o == Outcome::Timeout) return Errc::deadline_exceeded;
+  if (f.error && f.error != EPERM) return {f.error, std::system_category()};
+  return {};
+}
+
+}  // namespace weft

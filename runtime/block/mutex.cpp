@@ -1,0 +1,179 @@
+// Mutex.
+//
+// Word       locked | queued (there may be waiters) | woken (a waiter or spinner is on its way) | starving.
+// Protocol   lock: one CAS. Contended: a few short spins while others run, then into the queue and park.
+//            unlock: one CAS. With waiters: ready the oldest; in normal mode the lock is free meanwhile and a newcomer may
+//            barge in, in starving mode it is handed over locked and newcomers queue.
+// Starving   A waiter that comes back after more than 1 ms and finds the lock taken switches the mode on; the one that is
+//            handed the lock switches it off if it is the last, or has waited for less.
+// Lifetime   The CAS that leaves the word 0 is unlock()'s last touch. With waiters, they keep the object alive.
+// Orders     [mutex] acquire by who locks, release by who unlocks.
+#include <weft/mutex.hpp>
+
+#include "runtime/base/check.hpp"
+#include "runtime/base/sched_point.hpp"
+#include "runtime/block/queue.hpp"
+#include "runtime/sched/sched.hpp"
+
+namespace weft {
+
+// Not all of rt: it has a Mutex of its own.
+using rt::G, rt::M, rt::P, rt::Outcome, rt::SpinLock, rt::Waiter, rt::WaitNode, rt::WaitQueue, rt::WaitReason;
+using rt::current_m, rt::describe_waiters, rt::fatalf, rt::kNever, rt::lock_in, rt::my_waiter, rt::peek, rt::plain_node;
+using rt::queue_in, rt::timed, rt::wait_on, rt::wake_waiter;
+using std::memory_order_acquire, std::memory_order_relaxed, std::memory_order_release;
+
+
+struct MutexImpl {
+  static constexpr std::int64_t kStarvingAfter = 1'000'000;
+  static constexpr int kSpins = 4;
+  static constexpr int kPausesPerSpin = 30;
+
+  std::atomic<std::uint32_t>& word;
+  SpinLock& guard;
+  WaitQueue& queue;
+  explicit MutexImpl(Mutex& m) : word(m.word_), guard(lock_in(m.guard_)), queue(queue_in(m.waiters_)) {}
+
+  /// Spinning pays only while somebody else runs and we keep nobody waiting.
+  static bool may_spin() {
+    M* mp = current_m();
+    if (!mp) return true;
+    P* pp = mp->p;
+    return pp && !pp->solo && pp->ring.empty() && pp->fresh.empty() && !peek(pp->runnext);
+  }
+
+  bool try_take(std::uint32_t& w, std::uint32_t clear) {
+    return word.compare_exchange_strong(w, (w | Mutex::kLocked) & ~clear, memory_order_acquire, memory_order_relaxed);  // [mutex]
+  }
+
+  /// False: the deadline passed.
+  bool lock(Mutex* self, std::int64_t deadline) {
+    SCHED_POINT("mutex lock");
+    std::int64_t started = 0;
+    bool starving = false;
+    std::uint32_t mine = 0;  // kWoken while this caller is the one that is on its way
+    int spins = 0;
+    for (;;) {
+      std::uint32_t w = peek(word);
+      if (!(w & (Mutex::kLocked | Mutex::kStarving))) {
+        if (try_take(w, mine)) return true;
+        continue;
+      }
+      if ((w & Mutex::kLocked) && !(w & Mutex::kStarving) && spins < kSpins && may_spin()) {
+        if (!mine && (w & Mutex::kQueued) && !(w & Mutex::kWoken) &&
+            word.compare_exchange_weak(w, w | Mutex::kWoken, memory_order_relaxed))
+          mine = Mutex::kWoken;
+        for (int i = 0; i < kPausesPerSpin; i++) arch::cpu_pause();
+        spins++;
+        continue;
+      }
+      if (deadline != kNever && started && arch::clock_now() >= deadline) {
+        give_up(mine);
+        return false;
+      }
+      guard.lock();
+      w = peek(word);
+      const std::uint32_t queued = ((w | Mutex::kQueued) & ~mine) | (starving && (w & Mutex::kLocked) ? Mutex::kStarving : 0);
+      // Free, and not reserved for a starving waiter: try again. Free and starving cannot be: it is handed over locked.
+      if (!(w & Mutex::kLocked) || !word.compare_exchange_strong(w, queued, memory_order_relaxed)) {
+        guard.unlock();
+        continue;
+      }
+      Waiter* waiter = my_waiter();
+      WaitNode* n = plain_node(waiter, deadline != kNever);
+      if (started)
+        push_front(n);  // it was the oldest
+      else
+        queue.push(n, &guard);
+      if (!started) started = arch::clock_now();
+      const Outcome o = wait_on(waiter, n->ticket, WaitReason::Mutex, self, &guard, deadline);
+      if (o == Outcome::Timeout) return false;
+      const std::int64_t waited = arch::clock_now() - started;
+      if (n->success) {  // handed over
+        if (waited < kStarvingAfter || !(peek(word) & Mutex::kQueued))
+          word.fetch_and(~Mutex::kStarving, memory_order_acquire);  // [mutex]
+        else
+          (void)word.load(memory_order_acquire);  // [mutex]
+        return true;
+      }
+      starving = starving || waited > kStarvingAfter;
+      mine = Mutex::kWoken;
+      spins = 0;
+    }
+  }
+
+  void push_front(WaitNode* n) {
+    WaitNode* old = peek(queue.first);
+    if (!old) {
+      queue.push(n, &guard);
+      return;
+    }
+    n->queue = &queue;
+    n->lock = &guard;
+    n->prev = nullptr;
+    n->next = old;
+    old->prev = n;
+    queue.first.store(n, memory_order_relaxed);
+  }
+
+  /// A timed waiter was woken but did not get the lock in time: the wake-up must not be lost.
+  void give_up(std::uint32_t mine) {
+    if (!mine) return;
+    word.fetch_and(~mine, memory_order_relaxed);
+    std::uint32_t w = peek(word);
+    if ((w & Mutex::kQueued) && !(w & Mutex::kLocked) && try_take(w, 0)) unlock();
+  }
+
+  void unlock() {
+    SCHED_POINT("mutex unlock");
+    rt::Outside outside(current_m());
+    for (;;) {
+      std::uint32_t w = peek(word);
+      if (!(w & Mutex::kLocked)) fatalf("sync: unlock of unlocked mutex");
+      if (w == Mutex::kLocked || ((w & Mutex::kWoken) && !(w & Mutex::kStarving))) {
+        // Nobody waits, or whoever is on its way will find the lock free.
+        if (word.compare_exchange_strong(w, w & ~Mutex::kLocked, memory_order_release, memory_order_relaxed)) return;  // [mutex]
+        continue;
+      }
+      guard.lock();
+      WaitNode* n = queue.pop_winner(Outcome::Wake);
+      if (!n) {
+        // All have given up. The word is released without the guard held, by the CAS above: it may be the last touch.
+        word.fetch_and(~(Mutex::kQueued | Mutex::kStarving), memory_order_relaxed);
+        guard.unlock();
+        continue;
+      }
+      const std::uint32_t left = queue.empty() ? 0 : Mutex::kQueued;
+      if (peek(word) & Mutex::kStarving) {
+        n->success = true;
+        if (!left) word.fetch_and(~Mutex::kQueued, memory_order_release);  // [mutex]
+        else word.fetch_or(0, memory_order_release);                       // [mutex]
+      } else {
+        // Others may set kWoken (spinners) meanwhile; everything else changes under the guard or needs the lock.
+        word.store(left | Mutex::kWoken, memory_order_release);  // [mutex]
+      }
+      guard.unlock();
+      wake_waiter(n->waiter);
+      return;
+    }
+  }
+};
+
+void Mutex::lock_slow() { MutexImpl(*this).lock(this, kNever); }
+
+bool Mutex::lock_until(std::int64_t deadline) {
+  if (deadline <= arch::clock_now()) return false;
+  return MutexImpl(*this).lock(this, timed(deadline));
+}
+
+void Mutex::unlock_slow() { MutexImpl(*this).unlock(); }
+
+void Mutex::destroyed_in_use() {
+  char who[256];
+  MutexImpl m(*this);
+  m.guard.lock();
+  describe_waiters(m.queue, who, sizeof who);
+  fatalf("weft: Mutex destroyed while %s%s", who[0] ? "waited for by " : "locked", who);
+}
+
+}  // namespace weft

@@ -1,0 +1,126 @@
+// G: a goroutine.
+//
+// A descriptor lives in dense slabs (g_table), never on its stack, and is recycled; its id is not. What the scheduler touches
+// at every switch stands in the first cache line.
+//
+// Status     who may touch the context and the stack (one function changes it: set_status, which checks the previous one)
+//
+//   status     user code runs  context saved  on a queue        has an M   set by
+//   Dead       no              no             a free list       no         exit, before the first start
+//   Runnable   no              yes or fresh   exactly one       no         start, ready, yield, preempt
+//   Running    yes             no             none              yes        execute, direct switch, exit_syscall
+//   Syscall    yes (no calls)  no             none              yes        enter_syscall
+//   Waiting    no              yes (*)        its object's      no         park
+//
+//   (*) from the moment the commit has run on the next context; nobody can find the G before that.
+//
+// Orders     [status] release on every change by the owner, acquire by readers in dumps and the stop.
+#pragma once
+
+#include <weft/go.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arch/context.hpp"
+#include "arch/eh_globals.hpp"
+#include "arch/sanitizer.hpp"
+#include "runtime/base/atomic.hpp"
+#include "runtime/core/stack.hpp"
+#include "runtime/core/timer_heap.hpp"
+#include "runtime/core/waiter.hpp"
+
+namespace weft::rt {
+
+struct M;
+
+enum class GStatus : std::uint8_t { Dead, Runnable, Running, Syscall, Waiting };
+const char* status_text(GStatus s);
+
+/// What few Gs have: a name, labels, attributes of their stack.
+struct GExtra {
+  Spawn spawn;
+};
+
+struct alignas(arch::kCacheLine) G {
+  // --- every switch: one line ---
+  std::atomic<std::uint8_t> preempt{0};  // somebody wants this G to stop at its next safepoint
+  std::atomic<GStatus> status{GStatus::Dead};
+  bool started = false;    // has run; else the context is yet to be made
+  bool unwinding = false;  // goexit or stop is taking its frames down
+  bool unwound = false;    // the token that does has reached the entry
+  bool system = false;     // an M's g0
+  bool is_main = false;    // goroutine 1 of run()
+  bool select_ = false;    // parked with several nodes (in `nodes`)
+  std::uint8_t stack_cls = 0;
+  WaitReason reason = WaitReason::None;
+  [[no_unique_address]] arch::SanStack san;  // of a g0; empty in plain builds
+  arch::Context ctx = nullptr;
+  arch::EhGlobals eh;
+  StackSlot* stack = nullptr;
+  M* m = nullptr;  // while Running or Syscall
+  const weft::detail::ClosureOps* ops = nullptr;
+
+  // --- birth: one line more for a small closure ---
+  void* closure = nullptr;  // `inline_closure` or a heap block
+  std::uint64_t id = 0;
+  std::uint64_t parent = 0;
+  const void* site = nullptr;  // the PC of its `go`
+  GExtra* extra = nullptr;
+  std::uint32_t closure_align = 16;  // of a heap block
+  std::uint32_t since = 0;           // coarse tick (ms since start) when it parked
+  alignas(16) std::byte inline_closure[64];
+
+  // --- waiting ---
+  union {
+    G* link = nullptr;        // in a queue or free list
+    const void* wait_object;  // while Waiting: what it waits on, for reports
+  };
+  WaitNode* nodes = nullptr;  // of a select: an array of `nodes_count`, `nodes_capacity` long
+  std::uint16_t nodes_count = 0;
+  std::uint16_t nodes_capacity = 0;
+  SpinLock guard;  // held while the commit of a wait for descriptors is at work
+  Waiter waiter;
+  TimerNode timer;  // of sleep and timed waits
+};
+
+static_assert(offsetof(G, preempt) == 0, "include/weft/detail/poll_x86_64.hpp");
+
+#if !WEFT_ASAN && !WEFT_TSAN
+static_assert(sizeof(G) == 320, "a parked goroutine's bytes are a bar: think before adding");
+#endif
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+inline G* Waiter::g() {
+  return node.of_thread ? nullptr : reinterpret_cast<G*>(reinterpret_cast<char*>(this) - offsetof(G, waiter));
+}
+inline G* g_of_timer(TimerNode* t) { return reinterpret_cast<G*>(reinterpret_cast<char*>(t) - offsetof(G, timer)); }
+#pragma GCC diagnostic pop
+
+inline G* to_g(weft::detail::Goroutine* g) { return reinterpret_cast<G*>(g); }
+inline weft::detail::Goroutine* to_public(G* g) { return reinterpret_cast<weft::detail::Goroutine*>(g); }
+
+/// Changes the status, checking the one before in debug builds.
+WEFT_ALWAYS_INLINE void set_status(G* gp, [[maybe_unused]] GStatus from, GStatus to) {
+#ifndef NDEBUG
+  extern void check_status(G * gp, GStatus from, GStatus to);
+  check_status(gp, from, to);
+#endif
+  gp->status.store(to, memory_order_release);  // [status]
+}
+
+// --- the table of all descriptors (g_table.cpp) ---
+
+/// Takes up to `n` dead descriptors into `out`, carving new ones if there are none. Returns how many: fewer if the kernel
+/// refuses memory.
+std::uint32_t g_table_take(G** out, std::uint32_t n);
+void g_table_give(G* const* gs, std::uint32_t n);
+/// Calls f for every descriptor that ever was in use, dead ones included, in order of address. The world should be stopped.
+void g_table_each(void (*f)(G*, void*), void* arg);
+/// Forgets ids and, unless `keep` (somebody was abandoned), unmaps the slabs.
+void g_table_reset(bool keep);
+/// A block of `n` ids.
+std::uint64_t g_table_ids(unsigned n);
+
+}  // namespace weft::rt

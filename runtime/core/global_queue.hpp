@@ -1,0 +1,66 @@
+// The global run queue: a FIFO of G pointers in a ring that grows.
+//
+// An array, not a list through the descriptors: taking a batch out of two million queued Gs must not walk cold memory, and lets
+// the taker prefetch all of them at once. Guarded by Sched::mu.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/base/check.hpp"
+#include "runtime/core/g.hpp"
+
+namespace weft::rt {
+
+class GlobalQueue {
+ public:
+  std::uint32_t size() const { return static_cast<std::uint32_t>(tail_ - head_); }
+
+  void push(G* const* gs, std::uint32_t n) {
+    if (size() + n > capacity_) grow(size() + n);
+    for (std::uint32_t i = 0; i < n; i++) slots_[tail_++ & (capacity_ - 1)] = gs[i];
+  }
+
+  /// Takes the oldest `n` (at most size()), prefetching what running them touches first.
+  void pop(G** out, std::uint32_t n) {
+    for (std::uint32_t i = 0; i < n; i++) {
+      G* gp = out[i] = slots_[head_++ & (capacity_ - 1)];
+      __builtin_prefetch(gp, 1);
+      __builtin_prefetch(reinterpret_cast<char*>(gp) + arch::kCacheLine, 1);
+    }
+    // A burst is over: give its memory back.
+    if (head_ == tail_ && capacity_ > kKeep) free_all();
+  }
+
+  void free_all() {
+    std::free(slots_);
+    slots_ = nullptr;
+    capacity_ = 0;
+    head_ = tail_ = 0;
+  }
+
+ private:
+  static constexpr std::uint64_t kKeep = 1 << 16;
+
+  void grow(std::uint64_t need) {
+    std::uint64_t capacity = capacity_ ? capacity_ * 2 : 1024;
+    while (capacity < need) capacity *= 2;
+    auto** bigger = static_cast<G**>(std::malloc(capacity * sizeof(G*)));
+    if (!bigger) fatalf("out of memory: no room for the queue of %llu goroutines", static_cast<unsigned long long>(need));
+    std::uint64_t n = 0;
+    for (std::uint64_t i = head_; i != tail_; i++) bigger[n++] = slots_[i & (capacity_ - 1)];
+    std::free(slots_);
+    slots_ = bigger;
+    capacity_ = capacity;
+    head_ = 0;
+    tail_ = n;
+  }
+
+  G** slots_ = nullptr;
+  std::uint64_t capacity_ = 0;  // a power of two
+  std::uint64_t head_ = 0;
+  std::uint64_t tail_ = 0;
+};
+
+}  // namespace weft::rt

@@ -1,0 +1,70 @@
+// M: an OS thread of the runtime.
+//
+// Its own stack is the context g0, on which the scheduler loop runs. An M runs a G with a P, or, after its P was taken away
+// in a blocking call or an overrun, without one until the G's next runtime call.
+#pragma once
+
+#include <pthread.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "arch/cpu.hpp"
+#include "arch/eh_globals.hpp"
+#include "runtime/base/note.hpp"
+#include "runtime/base/rng.hpp"
+#include "runtime/core/g.hpp"
+
+namespace weft::rt {
+
+struct P;
+
+/// What the next context does first for the one that left (sched/switch.hpp).
+enum class Commit : std::uint8_t { None, Unlock, Call };
+
+struct alignas(arch::kCacheLine) M {
+  Relaxed<G*> curg;   // g0 while the loop runs. First: the inlined safepoint reads it
+  Relaxed<P*> p;      // null: runs without a P, or is idle
+  G* from = nullptr;  // who left in the switch under way
+  Commit commit = Commit::None;
+  bool searching = false;  // counted in Sched::searching
+  bool leaves = false;     // `from` has ended: its context is gone
+  SpinLock* commit_lock = nullptr;
+  void (*commit_call)(M* mp, G* from, void* arg) = nullptr;
+  void* commit_arg = nullptr;
+  arch::EhGlobals* eh = nullptr;  // this thread's exception words
+  G* chosen = nullptr;            // picked, but needs g0 to start
+
+  G g0;
+
+  // --- asleep ---
+  Note note;
+  M* idle_link = nullptr;       // in Sched's list of idle Ms
+  P* next_p = nullptr;          // handed over by the waker
+  bool next_searching = false;  // ditto: wakes up counted as searching
+  std::atomic<bool> in_poller{false};
+
+  // --- blocking calls ---
+  P* old_p = nullptr;           // the P it had when it entered the call; null: handed off
+  std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
+  arch::SavedRegs call;         // where the G entered it, for reports
+
+  // --- the rest ---
+  std::uint32_t id = 0;
+  Relaxed<int> tid;
+  long long cpu_at_end = -1;  // CPU time used when the run ended (lifecycle.cpp)
+  pthread_t thread{};
+  bool is_main = false;         // run()'s calling thread: not started by us, not joined
+  std::atomic<bool> gone{false};  // left the loop
+  std::atomic<bool> abandoned{false};  // the run has ended without it: parks for ever at its next runtime call
+  M* all_link = nullptr;
+  Rng rng;
+  void* signal_stack = nullptr;
+  std::vector<SpinLock*> commit_locks;  // of a select: the copy its commit unlocks from
+  std::uint32_t depth = 0;      // runtime depth: > 0 inside the runtime (preemption refuses)
+};
+
+static_assert(offsetof(M, curg) == 0, "include/weft/detail/poll_x86_64.hpp");
+
+}  // namespace weft::rt

@@ -1,0 +1,85 @@
+// P: the right to run goroutines, and everything that is worth having per CPU.
+//
+// Only the M that holds a P touches its plain fields. Others read the atomics, take from the queues' thief ends, lock the
+// timer heap, and raise `attention`.
+//
+//   status    M           queues           who may change it
+//   Running   one         its own          that M
+//   Syscall   none, but   may be stolen    that M by CAS (exit), sysmon or a stop by CAS (retake)
+//             one may come back for it
+//   Idle      none        may be stolen    whoever takes it off the idle list (Sched::mu)
+//   Stopped   none        nobody runs      the stopper (Sched::mu)
+//   Retired   none        empty            set_procs, with the world stopped
+//
+// Orders     [p-status] CAS/stores acq_rel: who takes a P sees what its last owner did.
+//            [attention] relaxed bits; the facts behind them are read under their own locks.
+//            [runnext] exchange by the owner, CAS by owner and thieves; also the publication that [idle] looks for.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/base/rng.hpp"
+#include "runtime/core/g.hpp"
+#include "runtime/core/run_queue.hpp"
+#include "runtime/core/timer_heap.hpp"
+
+namespace weft::rt {
+
+struct M;
+
+enum class PStatus : std::uint32_t { Idle, Running, Syscall, Stopped, Retired };
+
+inline constexpr std::uint32_t kRunQueueCapacity = 256;
+/// Every so many picks the loop looks at the global queue, the timers and the poller first.
+inline constexpr std::uint32_t kPicksPerRound = 61;
+
+/// Dead descriptors that a P keeps.
+inline constexpr std::uint32_t kFreeCapacity = 512;
+
+enum Attention : std::uint32_t {
+  kAttendStop = 1,   // the world stops, or the run ends
+  kAttendTimer = 2,  // a timer of this P is due
+};
+
+struct alignas(arch::kCacheLine) P {
+  // --- every switch ---
+  std::atomic<std::uint32_t> attention{0};
+  std::uint32_t picks_left = kPicksPerRound;
+  std::atomic<G*> runnext{nullptr};
+  bool solo = false;  // the only P: no thieves
+  bool fresh_turn = false;
+  std::atomic<std::uint64_t> switches{0};  // sysmon and thieves see by it that the P moves on
+  std::uint32_t free_count = 0;
+  std::uint32_t ids_left = 0;
+  std::uint64_t next_id = 0;
+  std::atomic<std::uint64_t> created{0};
+  std::atomic<std::uint64_t> ended{0};
+
+  // --- waking for a lone runnext (sched/idle.cpp) ---
+  std::atomic<std::uint32_t> lone_left{0};    // so many more are not worth a wake-up
+  std::atomic<std::uint32_t> lone_skip{0};    // what `lone_left` starts from; raised by searchers that found nothing
+
+  alignas(arch::kCacheLine) std::atomic<PStatus> status{PStatus::Idle};
+  Relaxed<M*> m;
+  P* idle_link = nullptr;
+  std::uint32_t id = 0;
+  std::atomic<std::int64_t> syscall_since{0};
+  std::atomic<std::uint64_t> syscall_tick{0};
+  Rng rng;
+
+  alignas(arch::kCacheLine) RunQueue<G, kRunQueueCapacity> ring;
+  alignas(arch::kCacheLine) FreshQueue<G, kRunQueueCapacity> fresh;
+  alignas(arch::kCacheLine) TimerHeap timers;
+  StackCache stacks;
+  G* free_gs[kFreeCapacity];  // dead descriptors, hottest last
+
+  // --- sysmon's memory of it ---
+  std::uint64_t seen_switches = 0;
+  std::int64_t seen_since = 0;
+
+  bool has_local_work() const {
+    return ring.size() || fresh.size() || runnext.load(memory_order_seq_cst) != nullptr;  // [idle] last look
+  }
+};
+
+}  // namespace weft::rt

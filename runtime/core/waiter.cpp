@@ -1,0 +1,30 @@
+// See waiter.hpp.
+#include "runtime/core/waiter.hpp"
+
+namespace weft::rt {
+
+const char* wait_reason_text(WaitReason r) {
+  switch (r) {
+    case WaitReason::None: return "waiting";
+    case WaitReason::ChanReceive: return "chan receive";
+    case WaitReason::ChanSend: return "chan send";
+    case WaitReason::ChanReceiveNil: return "chan receive (nil chan)";
+    case WaitReason::ChanSendNil: return "chan send (nil chan)";
+    case WaitReason::Select: return "select";
+    case WaitReason::SelectNoCases: return "select (no cases)";
+    case WaitReason::Sleep: return "sleep";
+    case WaitReason::Io: return "IO wait";
+    case WaitReason::Mutex: return "sync.Mutex.Lock";
+    case WaitReason::WaitGroup: return "sync.WaitGroup.Wait";
+    case WaitReason::Await: return "await";
+    case WaitReason::Settle: return "settle";
+    case WaitReason::Yield: return "runnable";
+    case WaitReason::Preempted: return "preempted";
+    case WaitReason::NoStack: return "waiting for a stack";
+    case WaitReason::PanicWait: return "panicwait";
+    case WaitReason::Syscall: return "syscall";
+  }
+  return "?";
+}
+
+}  // namespace weft::rt

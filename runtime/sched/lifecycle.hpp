@@ -1,0 +1,44 @@
+// Starting and ending the machine: what runtime.cpp and world.cpp need of it.
+#pragma once
+
+#include <weft/runtime.hpp>
+
+#include <vector>
+
+#include "runtime/sched/sched.hpp"
+
+namespace weft::rt {
+
+/// One more P, status Stopped. False: no memory.
+bool make_p();
+/// Empties a P that goes out of use; the world is stopped.
+void retire_p(P* pp);
+int change_procs(int n);
+
+/// Makes the calling thread an M until leave_as_m(). For run().
+M* enter_as_m();
+void leave_as_m(M* mp);
+
+/// Boots: Ps, poller, sysmon; no M yet. `config` has been validated.
+std::error_code sched_boot(const Config& config, bool in_run);
+/// A first M that is not the caller. False: refused.
+bool sched_first_m();
+
+/// Wins the waits of all parked goroutines with Outcome::Stop, so that they unwind. What it woke is appended.
+void unwind_parked(std::vector<GoroutineInfo>& woken);
+/// All goroutines that have not ended.
+std::vector<GoroutineInfo> list_alive();
+
+/// After begin_ending(): waits up to `patience_ns` for every M to leave, gives up on those in the kernel. Returns false if
+/// one is still in user code.
+bool wait_for_ms(std::int64_t patience_ns);
+/// The caller of run() is still in user code, or in a blocking call.
+bool main_lingers();
+/// Gives up on every M that has not left: it parks for ever at its next runtime call.
+void abandon_ms();
+/// Called by sysmon at each look once the run ends (runtime.cpp): the caller of run() may be the one that is stuck.
+extern std::atomic<void (*)()> end_watch;
+/// Takes everything down; what belongs to abandoned goroutines stays.
+void sched_shutdown();
+
+}  // namespace weft::rt

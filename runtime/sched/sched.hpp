@@ -1,0 +1,285 @@
+// The scheduler: its one object, and the closed set of verbs.
+//
+// Reading order: loop.cpp (what an M does), park.cpp (how a G stops and goes on), spawn.cpp (birth and death), steal.cpp,
+// idle.cpp (who sleeps, who searches, who wakes whom), handoff.cpp (blocking calls), sysmon.cpp, world.cpp (stopping all of
+// it), lifecycle.cpp (start and end), deadlock.cpp.
+//
+// Orders     [run-state] Sched::state: release by whoever changes it, acquire by readers: they see what was set up or given up.
+//            [idle] see idle.cpp.
+//
+// A G is parked and readied; an M searches, sleeps, is woken; a P is acquired, released, handed off.
+#pragma once
+
+#include <weft/runtime.hpp>
+
+#include <cstdint>
+
+#include "arch/clock.hpp"
+#include "arch/tls.hpp"
+#include "runtime/base/lock.hpp"
+#include "runtime/base/log.hpp"
+#include "runtime/base/note.hpp"
+#include "runtime/core/g.hpp"
+#include "runtime/core/global_queue.hpp"
+#include "runtime/core/m.hpp"
+#include "runtime/core/p.hpp"
+#include "runtime/core/poller.hpp"
+
+namespace weft::rt {
+
+inline constexpr std::uint32_t kProcsMax = 1024;
+
+enum class RunState : std::uint8_t {
+  Off,
+  Running,
+  Unwinding,  // stop(): parked Gs are being unwound; whoever parks now is unwound too
+  Ending,     // no G runs user code any more; Ms leave
+};
+
+struct Sched {
+  // --- read often, written rarely ---
+  std::atomic<RunState> state{RunState::Off};
+  std::atomic<std::uint32_t> procs{0};
+  P* ps[kProcsMax] = {};
+  std::uint32_t ps_made = 0;
+  bool in_run = false;  // run(), else Runtime
+  std::atomic<std::uint32_t> coarse_ms{0};  // since start; written by sysmon and idle Ms
+  std::int64_t started_at = 0;
+  std::uint64_t seed = 0;
+  std::uint8_t default_stack_cls = 2;
+  Config* config = nullptr;  // of the run under way
+
+  // --- [idle] ---
+  alignas(arch::kCacheLine) std::atomic<std::uint32_t> searching{0};
+  std::atomic<std::uint32_t> idle_ps_count{0};
+
+  // --- under mu ---
+  alignas(arch::kCacheLine) Mutex mu{Rank::Sched};
+  GlobalQueue global;
+  std::atomic<std::uint32_t> global_size{0};
+  P* idle_ps = nullptr;
+  M* idle_ms = nullptr;
+  std::uint32_t idle_ms_count = 0;
+  M* all_ms = nullptr;
+  Relaxed<std::uint32_t> ms_count;  // threads of the runtime that run or sleep in the loop (run()'s caller included)
+  std::uint32_t next_m_id = 0;
+  std::atomic<std::uint32_t> detached{0};  // Gs in blocking calls or otherwise running without a P
+  GList stackless;               // never-started Gs for which no stack could be had
+  std::atomic<std::uint32_t> stackless_count{0};
+  std::int64_t stackless_since = 0;
+  Relaxed<bool> starved_of_threads;  // a thread could not be started: sysmon tries again
+  std::atomic<bool> thread_warned{false};
+
+  // --- the poller's sleeper ---
+  std::atomic<M*> poller_m{nullptr};
+  std::atomic<std::int64_t> poller_until{0};
+  Poller poller;
+
+  // --- world ---
+  Mutex world{Rank::World};
+  bool stopping = false;        // under mu
+  std::uint32_t stop_wait = 0;  // under mu: Ps still running
+  Note stop_note;
+
+  // --- ends ---
+  G* main_g = nullptr;
+  int main_result = 0;
+  bool main_goexit = false;
+  std::atomic<bool> panicking{false};
+  std::atomic<int> settlers{0};
+
+  // --- plain threads' share ---
+  std::atomic<std::uint32_t> outsiders{0};  // plain threads that are waking somebody now (Outside)
+  std::atomic<std::uint64_t> outside_created{0};
+};
+
+extern Sched sched;
+
+// ---- who runs here -------------------------------------------------------------------------------------------------
+
+using arch::current_m;
+
+/// The G that runs on this thread; null on plain threads and on g0.
+WEFT_ALWAYS_INLINE G* current_g() {
+  M* mp = current_m();
+  if (!mp) return nullptr;
+  G* gp = mp->curg;
+  return gp->system ? nullptr : gp;
+}
+
+// ---- park, ready, yield (park.cpp) ---------------------------------------------------------------------------------
+
+/// Parks the current G. `lock` (may be null) is released after its context is saved: nobody can find the G before.
+/// Throws the unwinding token if the runtime stops meanwhile (then nothing is queued any more).
+/// Stack: G. P: any. Locks: only `lock`. Switches: yes (may resume on another M).
+void park(M* mp, WaitReason reason, const void* object, SpinLock* lock);
+
+/// The same, with a function that runs on the next context once this one is saved.
+void park_call(M* mp, WaitReason reason, const void* object, void (*commit)(M*, G*, void*), void* arg);
+
+/// A parked G whose wait the caller has won becomes runnable: next on this P, or in the global queue.
+/// Stack: any. P: any, also none (plain threads, sysmon). Locks: none of the scheduler's.
+void ready(G* gp);
+/// The same, to the back of this P's queue: for those whose time has come, so that they keep their order. No wake-up.
+void ready_back(G* gp);
+/// Several at once, in order, to the back of this P's queue.
+void ready_list(GList& list);
+/// Whoever waits there goes on: ready for a G, the note for a plain thread.
+void wake_waiter(Waiter* w);
+
+/// Blocks the caller, G or plain thread, in the wait `ticket` that is already queued under `lock`; releases the lock.
+/// Timed if deadline is not kNever: then the nodes must be racy. Returns how it ended.
+Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, std::int64_t deadline);
+
+/// Parks until `deadline`; at once if that has passed. (park.cpp)
+void sleep_until(std::int64_t deadline);
+
+/// A deadline that a user gave: even the farthest is a pending timer, not "no limit".
+inline std::int64_t timed(std::int64_t deadline) { return deadline < kNever ? deadline : kNever - 1; }
+
+/// Sets the G's own timer up to end the wait `ticket`; the commit arms it.
+void set_timeout(G* gp, std::uint64_t ticket, std::int64_t deadline);
+
+/// This caller's waiter: the G's, or the plain thread's.
+Waiter* my_waiter();
+
+void yield_now(M* mp);
+/// Slow half of a safepoint: switches out if asked to.
+void safepoint_now(M* mp);
+/// First thing of runtime calls that may be called for long without parking.
+WEFT_ALWAYS_INLINE void poll_preempt(M* mp) {
+  if (mp && WEFT_UNLIKELY(peek(mp->curg->preempt))) safepoint_now(mp);
+}
+
+/// While a plain thread holds a goroutine that it took out of a queue, or uses the Ps, the end of the run waits for it.
+/// Not held while the thread blocks. Cost on an M: a branch.
+class Outside {
+ public:
+  explicit Outside(M* mp) : on_(!mp) {
+    if (WEFT_UNLIKELY(on_)) sched.outsiders.fetch_add(1, memory_order_seq_cst);  // [run-state] before it takes anybody
+  }
+  ~Outside() { leave(); }
+  void leave() {
+    if (WEFT_UNLIKELY(on_)) sched.outsiders.fetch_sub(1, memory_order_release);  // [run-state]
+    on_ = false;
+  }
+  Outside(const Outside&) = delete;
+  Outside& operator=(const Outside&) = delete;
+
+ private:
+  bool on_;
+};
+
+// ---- birth and death (spawn.cpp) -----------------------------------------------------------------------------------
+
+/// Unwinds the current G: destructors run, then it ends. Thrown as a token that only the G's entry catches.
+[[noreturn]] void unwind_current(bool because_of_stop);
+/// Entry of a fresh context.
+void g_entry(arch::Transfer t);
+/// A never-started G waits until a stack is given back, or the kernel has memory again. Stack: g0.
+void wait_for_stack(G* gp);
+void retry_stackless();
+/// Gives `gp` a stack and a context. False: none to be had now.
+bool bind_stack(P* pp, G* gp);
+std::uint64_t live_goroutines();
+/// Somebody waits for goroutines to end (block/settle.cpp): a G has just ended.
+extern void (*settle_hook)();
+WEFT_ALWAYS_INLINE void settle_check() {
+  if (settle_hook) settle_hook();
+}
+
+// ---- queues --------------------------------------------------------------------------------------------------------
+
+/// Runnable: next on this P; who was next goes to the back. (park.cpp)
+void put_next(P* pp, G* gp);
+/// Runnable: at the back of this P's queue, or in the global queue if that is full. No wake-up.
+void put_back(P* pp, G* gp);
+void put_global(G* gp);
+void put_global_batch(G* const* gs, std::uint32_t n);
+void put_global_list(GList& list);
+/// Takes a batch for `pp` from the global queue: runs the first, queues the others. (loop.cpp)
+G* take_global(P* pp, std::uint32_t at_most);
+
+// ---- the loop (loop.cpp) -------------------------------------------------------------------------------------------
+
+/// What an M does until the run ends. Stack: g0.
+void schedule(M* mp);
+/// A G to run; null: the run has ended. Sleeps until there is one. Stack: g0. P: held on return of a G.
+G* find_work(M* mp);
+G* steal_work(M* mp, P* pp);
+/// Runs `gp` until it switches back to g0.
+void execute(M* mp, G* gp);
+
+// ---- idle (idle.cpp) -----------------------------------------------------------------------------------------------
+
+/// Work was published: wakes a searcher if a P is idle and nobody searches.
+void wake_one();
+/// The same for a lone runnext, which its P will probably run itself in a moment.
+void wake_for_lone(P* pp);
+/// Gives the P back and sleeps until there is work; null: the run has ended. Stack: g0.
+G* sleep_until_work(M* mp);
+void stop_searching(M* mp);
+/// Any idle P, or null. Caller: no lock.
+P* acquire_idle_p(M* mp);
+void bind_p(M* mp, P* pp);
+/// Does not return for an M that its run has given up.
+void stay_if_abandoned(M* mp);
+P* unbind_p(M* mp);
+/// A P without an M gets one if it is worth it, else becomes idle. (handoff.cpp)
+void handoff_p(P* pp);
+/// Starts an M for `pp`. False: the kernel refuses threads; pp is idle then, and sysmon tries again.
+bool start_m(P* pp, bool searching);
+/// Mu held on entry, released: `pp` goes to a sleeping M, or a new one.
+void give_p_locked(P* pp, bool searching);
+void push_idle_p(P* pp);  // mu held
+
+// ---- timers --------------------------------------------------------------------------------------------------------
+
+/// Arms t on this P's heap (or the first P's from outside). (timers.cpp)
+void timer_arm(TimerNode* t);
+/// Fires what is due on `pp`. Returns how many. Stack: g0 or none.
+unsigned run_timers(P* pp, std::int64_t now);
+std::int64_t earliest_timer();
+
+// ---- blocking calls (handoff.cpp) ----------------------------------------------------------------------------------
+
+/// A G that runs without a P gets one, or waits for it in the global queue. Switches: maybe.
+void reacquire_p(M* mp);
+/// Takes the P of a call that lasts. False: the call is over, or somebody was faster.
+bool retake_p(P* pp);
+
+// ---- the world (world.cpp) -----------------------------------------------------------------------------------------
+
+/// Brings every P to a safepoint. False (only with a limit): somebody did not come in time; the world runs on.
+/// Callable from a G, g0's callers and plain threads. Nested: fatal.
+bool stop_world(std::int64_t limit_ns = kNever);
+void start_world();
+
+// ---- sysmon (sysmon.cpp) -------------------------------------------------------------------------------------------
+
+bool sysmon_start();
+void sysmon_stop();
+bool sysmon_running();
+/// Somebody runs again, or has a timer that is due before sysmon's next look.
+void sysmon_wake();
+/// When it will look next; kNever: asleep until woken.
+std::int64_t sysmon_next_look();
+/// Runs `f` on sysmon's thread soon. Async-signal-safe; one request of a kind at a time.
+void sysmon_request(void (*f)());
+
+// ---- start and end (lifecycle.cpp) ---------------------------------------------------------------------------------
+
+std::error_code sched_start(const Config& config, bool in_run);
+/// Ends the loop: every M leaves at its next safepoint.
+void begin_ending();
+
+// ---- deadlock (deadlock.cpp) ---------------------------------------------------------------------------------------
+
+/// The last M is about to sleep: is everybody asleep for ever? Called on g0 without locks.
+void check_all_asleep();
+/// Set by runtime/obs: explains who waits on what. The string is the report's body.
+extern void (*stuck_reporter)(bool fatal_in_run, const char* headline);
+/// Threads of the layers above (reporting) that are the runtime's own.
+extern int (*helper_threads)();
+
+}  // namespace weft::rt

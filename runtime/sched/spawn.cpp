@@ -1,0 +1,392 @@
+// Birth and death of goroutines.
+//
+// Birth      A descriptor from the P's free list, the closure in it (up to 64 bytes), an id, and it is runnable: next on this P.
+//            No stack: a P binds its hottest one when the G first runs, so a million queued Gs cost their descriptors.
+// Death      The entry's loop: when a G has finished and the next one has never run, the stack is simply taken over, without a
+//            switch. Otherwise the dead G leaves for good; the next context gives its stack and descriptor back (commit).
+// Entry      g_entry's return address is undefined for unwinders: an exception that nobody catches finds no handler and
+//            std::terminate runs at the throw point, with the stack intact (obs/report.cpp). So nothing on this path may be
+//            noexcept or catch all: the only handler is the one for the unwinding token.
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "runtime/base/check.hpp"
+#include "runtime/base/probe.hpp"
+#include "runtime/base/sched_point.hpp"
+#include "runtime/sched/switch.hpp"
+#include "runtime/sched/unwind.hpp"
+
+namespace weft::rt {
+
+void (*settle_hook)() = nullptr;
+
+namespace {
+
+constexpr std::uint32_t kFreeBatch = kFreeCapacity / 2;
+constexpr std::uint32_t kAhead = 4;  // descriptors prefetched before their turn
+constexpr unsigned kIdBlock = 1024;
+constexpr std::size_t kMainStackBytes = std::size_t{8} << 20;
+// The sanitizers keep a shadow of each stack's frames and must see every context begin and end.
+constexpr bool kTakeOver = !WEFT_ASAN && !WEFT_TSAN;
+
+WEFT_NOINLINE bool refill(P* pp) {
+  // Backwards, so that fresh ones are used in order of address.
+  G* some[kFreeBatch];
+  const std::uint32_t n = g_table_take(some, kFreeBatch);
+  for (std::uint32_t i = 0; i < n; i++) pp->free_gs[i] = some[n - 1 - i];
+  pp->free_count = n;
+  return n != 0;
+}
+
+WEFT_ALWAYS_INLINE G* take_free(P* pp) {
+  if (WEFT_UNLIKELY(pp->free_count == 0) && !refill(pp)) return nullptr;
+  G* gp = pp->free_gs[--pp->free_count];
+  if (pp->free_count >= kAhead) {
+    char* soon = reinterpret_cast<char*>(pp->free_gs[pp->free_count - kAhead]);
+    __builtin_prefetch(soon, 1);
+    __builtin_prefetch(soon + arch::kCacheLine, 1);
+  }
+  return gp;
+}
+
+WEFT_NOINLINE void give_batch(P* pp) {
+  // The oldest half: what is hot stays.
+  g_table_give(pp->free_gs, kFreeBatch);
+  pp->free_count -= kFreeBatch;
+  std::memmove(pp->free_gs, pp->free_gs + kFreeBatch, pp->free_count * sizeof(G*));
+}
+
+WEFT_ALWAYS_INLINE void give_free(P* pp, G* gp) {
+  if (WEFT_UNLIKELY(pp->free_count == kFreeCapacity)) give_batch(pp);
+  pp->free_gs[pp->free_count++] = gp;
+}
+
+/// Back to what a new descriptor looks like. The stack is dealt with already.
+void scrub(G* gp) {
+  gp->preempt.store(0, memory_order_relaxed);
+  gp->started = false;
+  gp->unwinding = false;
+  gp->unwound = false;
+  gp->is_main = false;
+  gp->ctx = nullptr;
+  gp->m = nullptr;
+  gp->eh = {};
+  if (WEFT_UNLIKELY(gp->extra != nullptr)) {
+    delete gp->extra;
+    gp->extra = nullptr;
+  }
+  if (WEFT_UNLIKELY(gp->nodes_capacity > 8)) {
+    delete[] gp->nodes;
+    gp->nodes = nullptr;
+    gp->nodes_capacity = 0;
+  }
+}
+
+std::size_t stack_bytes_of(const G* gp) {
+  if (gp->extra && gp->extra->spawn.stack_bytes) return gp->extra->spawn.stack_bytes;
+  if (gp->is_main) return kMainStackBytes;
+  return sched.config->stack_bytes;
+}
+
+void commit_dead(M* mp, G* from, void*) {
+  mp->leaves = false;
+  P* pp = mp->p;
+  StackSlot* s = std::exchange(from->stack, nullptr);
+  stack_release(pp ? &pp->stacks : nullptr, s);
+  if (WEFT_UNLIKELY(peek(sched.stackless_count) != 0)) retry_stackless();
+  scrub(from);
+  if (pp) {
+    give_free(pp, from);
+  } else {
+    g_table_give(&from, 1);
+  }
+}
+
+void run_closure(G* gp) {
+  try {
+    gp->ops->run(gp->closure);
+  } catch (UnwindToken& token) {
+    token.arrived = true;
+    gp->unwound = true;
+  }
+}
+
+/// The G on this stack has finished. Returns if another took the stack over; it is the M's current G then.
+WEFT_NOINLINE void finish(G* gp) {
+  SCHED_POINT("exit");
+  M* mp = current_m();
+  P* pp = mp->p;
+  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+  probe::ended(gp->id);
+  if (WEFT_UNLIKELY(!pp)) {
+    reacquire_p(mp);
+    mp = current_m();
+    pp = mp->p;
+  }
+  bump(pp->ended);
+  if (WEFT_UNLIKELY(gp->is_main)) {
+    if (gp->unwound)
+      sched.main_goexit = true;
+    else
+      begin_ending();
+  }
+  if (WEFT_UNLIKELY(peek(sched.settlers) != 0)) settle_check();
+  set_status(gp, GStatus::Running, GStatus::Dead);
+
+  G* next = pick(mp, pp);
+  if (WEFT_LIKELY(next != nullptr)) {
+    if (kTakeOver && !next->started && next->stack_cls == gp->stack_cls && !next->stack && next->stack_cls != kOwnMapping &&
+        gp->stack->guard != GuardKind::Canary) {
+      next->stack = std::exchange(gp->stack, nullptr);
+      next->stack->owner.store(next, memory_order_relaxed);
+      next->started = true;
+      now_running(mp, pp, next);
+      mp->curg = next;
+      scrub(gp);
+      give_free(pp, gp);
+      return;
+    }
+    if (!next->started && !hot_stack(pp, next)) {
+      mp->chosen = next;
+      next = nullptr;
+    }
+  }
+  if (next)
+    now_running(mp, pp, next);
+  else
+    next = &mp->g0;
+  mp->commit = Commit::Call;
+  mp->commit_call = commit_dead;
+  mp->leaves = true;
+  switch_to(mp, gp, next);
+  __builtin_unreachable();
+}
+
+// Out of line, so that g_entry has nothing but its mark.
+WEFT_NOINLINE void g_main(arch::Transfer t) {
+  M* mp = landed(t);
+  for (;;) {
+    G* gp = mp->curg;
+    run_closure(gp);
+    finish(gp);
+    mp = current_m();
+  }
+}
+
+}  // namespace
+
+void g_entry(arch::Transfer t) {
+  WEFT_MARK_ENTRY;
+  g_main(t);
+}
+
+namespace {
+
+WEFT_COLD void stack_found(G* gp) {
+  gp->reason = WaitReason::None;
+  sched.mu.lock();
+  sched.stackless_since = 0;
+  sched.mu.unlock();
+}
+
+}  // namespace
+
+bool bind_stack(P* pp, G* gp) {
+  StackSlot* s = gp->stack;  // try_go has bound one already
+  if (!s) s = stack_acquire(pp ? &pp->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
+  if (!s) return false;
+  if (WEFT_UNLIKELY(gp->reason == WaitReason::NoStack)) stack_found(gp);
+  s->owner.store(gp, memory_order_relaxed);
+  arch::san_fresh_stack(s->san, s->lo, s->bytes());
+  gp->stack = s;
+  gp->ctx = arch::make_context(s->hi, s->bytes(), g_entry);
+  gp->started = true;
+  return true;
+}
+
+void wait_for_stack(G* gp) {
+  gp->reason = WaitReason::NoStack;
+  sched.mu.lock();
+  if (sched.stackless_since == 0) sched.stackless_since = arch::clock_now();
+  sched.stackless.push(gp);
+  sched.stackless_count.store(sched.stackless.count, memory_order_relaxed);
+  sched.mu.unlock();
+}
+
+void retry_stackless() {
+  sched.mu.lock();
+  G* gp = sched.stackless.pop();
+  sched.stackless_count.store(sched.stackless.count, memory_order_relaxed);
+  sched.mu.unlock();
+  if (!gp) return;
+  put_global(gp);
+  wake_one();
+}
+
+UnwindToken::~UnwindToken() {
+  // One that swallows the stop's is abandoned by it.
+  if (!arrived && !because_of_stop) fatalf("weft: catch (...) swallowed goexit in goroutine %llu", static_cast<unsigned long long>(goid));
+}
+
+void unwind_current(bool because_of_stop) {
+  G* gp = current_m()->curg;
+  gp->unwinding = true;
+  gp->unwound = false;
+  throw UnwindToken(gp->id, because_of_stop);
+}
+
+std::uint64_t live_goroutines() {
+  std::uint64_t n = peek(sched.outside_created);
+  for (std::uint32_t i = 0; i < sched.ps_made; i++) n += peek(sched.ps[i]->created) - peek(sched.ps[i]->ended);
+  return n;
+}
+
+// ---- new ones ------------------------------------------------------------------------------------------------------
+
+namespace {
+
+WEFT_COLD G* new_g_elsewhere() {
+  const RunState s = sched.state.load(memory_order_acquire);  // [run-state] see lifecycle.cpp
+  if (s == RunState::Off || s == RunState::Ending)
+    fatalf("weft: go called while no runtime runs (start one with weft::run or Runtime::start)");
+  G* gp = nullptr;
+  g_table_take(&gp, 1);
+  return gp;
+}
+
+WEFT_ALWAYS_INLINE bool place_closure(G* gp, std::size_t size, std::size_t align) {
+  if (WEFT_LIKELY(size <= sizeof gp->inline_closure && align <= 16)) {
+    gp->closure = gp->inline_closure;
+    return true;
+  }
+  gp->closure = ::operator new(size, std::align_val_t(align), std::nothrow);
+  gp->closure_align = static_cast<std::uint32_t>(align);
+  return gp->closure != nullptr;
+}
+
+void drop_g(G* gp) {
+  scrub(gp);
+  M* mp = current_m();
+  if (mp && mp->p) {
+    give_free(mp->p, gp);
+  } else {
+    g_table_give(&gp, 1);
+  }
+}
+
+}  // namespace
+}  // namespace weft::rt
+
+namespace weft::detail {
+
+using namespace rt;
+
+NewG new_goroutine(std::size_t size, std::size_t align) {
+  M* mp = current_m();
+  poll_preempt(mp);
+  mp = current_m();
+  G* gp = WEFT_LIKELY(mp && mp->p) ? take_free(mp->p) : new_g_elsewhere();
+  if (WEFT_UNLIKELY(!gp)) fatalf("out of memory: no descriptor for a goroutine");
+  gp->stack_cls = sched.default_stack_cls;
+  if (WEFT_UNLIKELY(!place_closure(gp, size, align))) {
+    drop_g(gp);
+    throw std::bad_alloc();
+  }
+  return {to_public(gp), gp->closure};
+}
+
+NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack) {
+  if (spawn.stack == Stack::Segmented)
+    fatalf("weft: Stack::Segmented needs a build with -Dsegmented=true");
+  if (spawn.stack == Stack::Copyable) fatalf("weft: Stack::Copyable is not offered by this build");
+  if (spawn.stack_bytes > kStackBytesMax)
+    fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
+  M* mp = current_m();
+  poll_preempt(mp);
+  mp = current_m();
+  G* gp = mp && mp->p ? take_free(mp->p) : new_g_elsewhere();
+  if (!gp) {
+    if (must_have_stack) return {nullptr, nullptr};
+    fatalf("out of memory: no descriptor for a goroutine");
+  }
+  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0;
+  gp->stack_cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
+  try {
+    if (!plain) gp->extra = new GExtra{spawn};
+    if (!place_closure(gp, size, align)) throw std::bad_alloc();
+  } catch (const std::bad_alloc&) {
+    drop_g(gp);
+    if (must_have_stack) return {nullptr, nullptr};
+    throw;
+  }
+  if (must_have_stack) {
+    gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
+    if (!gp->stack) {
+      if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+      drop_g(gp);
+      return {nullptr, nullptr};
+    }
+    gp->stack->owner.store(gp, memory_order_relaxed);
+  }
+  return {to_public(gp), gp->closure};
+}
+
+void drop_goroutine(Goroutine* g) {
+  G* gp = to_g(g);
+  if (gp->stack) {
+    stack_release(nullptr, std::exchange(gp->stack, nullptr));
+  }
+  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+  drop_g(gp);
+}
+
+void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site) {
+  SCHED_POINT("go");
+  G* gp = to_g(g);
+  gp->ops = ops;
+  gp->site = site;
+  M* mp = current_m();
+  P* pp = mp ? mp->p : nullptr;
+  if (WEFT_LIKELY(pp != nullptr)) {
+    if (WEFT_UNLIKELY(pp->ids_left == 0)) {
+      pp->next_id = g_table_ids(kIdBlock);
+      pp->ids_left = kIdBlock;
+    }
+    pp->ids_left--;
+    gp->id = pp->next_id++;
+    gp->parent = mp->curg->id;
+    probe::created(gp->id, gp->parent);
+    bump(pp->created);
+    set_status(gp, GStatus::Dead, GStatus::Runnable);
+    put_next(pp, gp);
+    return;
+  }
+  Outside outside(mp);
+  gp->id = g_table_ids(1);
+  gp->parent = mp ? mp->curg->id : 0;
+  probe::created(gp->id, gp->parent);
+  sched.outside_created.fetch_add(1, memory_order_relaxed);
+  set_status(gp, GStatus::Dead, GStatus::Runnable);
+  put_global(gp);
+  wake_one();
+  if (mp) safepoint_now(mp);
+}
+
+}  // namespace weft::detail
+
+namespace weft {
+
+std::uint64_t goid() {
+  rt::G* gp = rt::current_g();
+  return gp ? gp->id : 0;
+}
+
+void goexit() {
+  if (!rt::current_g()) rt::fatalf("weft: goexit called outside a goroutine");
+  rt::unwind_current(false);
+}
+
+int num_goroutines() { return static_cast<int>(rt::live_goroutines()); }
+
+}  // namespace weft

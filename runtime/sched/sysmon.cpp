@@ -1,0 +1,249 @@
+// sysmon: the thread without a P that looks after those that have one.
+//
+// It sleeps to the earliest of: the end of a slice, the next timer of a running P, the next look at a blocking call; and on a
+// futex when nobody runs. At each look, for each P:
+//   running   no switch for a slice: the G is asked to give way at its next safepoint (2 ms if a timer of this P is due)
+//   timers    due: the P is told; an idle P, if there is one, comes and fires them
+//   runnext   lingers although a P is idle: somebody is woken for it
+//   syscall   lasts and somebody could use the P: retaken
+// and for everybody: descriptors that nobody has polled, threads and stacks that the kernel refused a moment ago.
+//
+// Protocol   sleep: next_look = kNever, then look whether all Ps are idle, then sleep. Whoever takes an idle P (its count is
+//            seq_cst) looks at next_look afterwards. One of the two sees the other.
+// Orders     [sysmon] seq_cst on next_look and the idle count. [sysmon-stop], [sysmon-request] release by who asks, acquire
+//            by the thread: it sees what was prepared for it.
+#include <pthread.h>
+
+#include "arch/thread.hpp"
+#include "runtime/base/check.hpp"
+#include "runtime/base/log.hpp"
+#include "runtime/sched/lifecycle.hpp"
+#include "runtime/sched/sched.hpp"
+
+namespace weft::rt {
+namespace {
+
+constexpr std::int64_t kMs = 1'000'000;
+constexpr std::int64_t kSlice = 10 * kMs;
+constexpr std::int64_t kSliceWithDueTimer = 2 * kMs;
+constexpr std::int64_t kLingerLook = 1 * kMs;
+constexpr std::int64_t kCallLook = 200'000;
+constexpr std::int64_t kRetryRefused = 10 * kMs;
+constexpr std::int64_t kEndLook = 10 * kMs;
+constexpr std::int64_t kStacklessLimit = 1000 * kMs;
+
+struct Sysmon {
+  pthread_t thread{};
+  std::atomic<bool> running{false};
+  std::atomic<bool> stop{false};
+  std::atomic<std::int64_t> next_look{kNever};
+  std::atomic<void (*)()> request{nullptr};
+  Note note;
+  std::int64_t polled_at = 0;
+  unsigned idle_looks = 0;
+};
+Sysmon sysmon;
+
+bool nobody_runs() {
+  return sched.idle_ps_count.load(memory_order_seq_cst) == peek(sched.procs) &&  // [sysmon]
+         peek(sched.detached) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads;
+}
+
+void ask_to_yield(P* pp) {
+  // Ms are freed only after sysmon has ended; descriptors never: a stale pointer costs a needless yield.
+  if (M* mp = pp->m)
+    if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
+}
+
+std::int64_t look_at_running(P* pp, std::int64_t now) {
+  std::int64_t next = kNever;
+  const bool someone_idle = sched.idle_ps_count.load(memory_order_seq_cst) != 0;  // [idle]
+  const std::uint64_t s = peek(pp->switches);
+  const bool moved = s != pp->seen_switches;
+  if (moved) {
+    pp->seen_switches = s;
+    pp->seen_since = now;
+  }
+  const std::int64_t due = pp->timers.earliest();
+  std::int64_t slice = kSlice;
+  if (due <= now) {
+    slice = kSliceWithDueTimer;
+    pp->attention.fetch_or(kAttendTimer, memory_order_relaxed);
+    if (someone_idle) wake_one();
+  } else if (due < next) {
+    next = due;
+  }
+  if (now - pp->seen_since >= slice) {
+    ask_to_yield(pp);
+    pp->seen_since = now;
+  }
+  if (pp->seen_since + slice < next) next = pp->seen_since + slice;
+  if (someone_idle) {
+    if (!moved && pp->has_local_work()) {
+      pp->lone_skip.store(0, memory_order_relaxed);
+      pp->lone_left.store(0, memory_order_relaxed);
+      wake_one();
+    }
+    if ((peek(pp->lone_skip) | peek(pp->lone_left)) != 0 && now + kLingerLook < next) next = now + kLingerLook;
+  }
+  return next;
+}
+
+std::int64_t look_at_call(P* pp, std::int64_t now) {
+  const std::uint64_t tick = peek(pp->syscall_tick);
+  if (tick != pp->seen_switches || pp->syscall_since.load(memory_order_relaxed) == 0) {
+    pp->seen_switches = tick;
+    pp->syscall_since.store(now, memory_order_relaxed);
+    return now + kCallLook;
+  }
+  const std::int64_t lasts = now - peek(pp->syscall_since);
+  const bool wanted = pp->has_local_work() || peek(sched.global_size) != 0 || pp->timers.earliest() <= now ||
+                      sched.idle_ps_count.load(memory_order_seq_cst) == 0;  // [idle]
+  if ((wanted && lasts >= kCallLook / 2) || lasts >= kSlice) {
+    pp->syscall_since.store(0, memory_order_relaxed);
+    retake_p(pp);
+    return now + kCallLook;
+  }
+  return now + (wanted ? kCallLook : kMs);
+}
+
+// Returns when to look again.
+std::int64_t look(std::int64_t now) {
+  std::int64_t next = now + kSlice;
+  const std::uint32_t n = peek(sched.procs);
+  for (std::uint32_t i = 0; i < n; i++) {
+    P* pp = sched.ps[i];
+    std::int64_t t = kNever;
+    switch (pp->status.load(memory_order_acquire)) {  // [p-status]
+      case PStatus::Running: t = look_at_running(pp, now); break;
+      case PStatus::Syscall: t = look_at_call(pp, now); break;
+      case PStatus::Idle:
+        if (!sched.poller.ok() || !peek(sched.poller_m)) {
+          t = pp->timers.earliest();
+          if (t <= now) {
+            wake_one();
+            t = now + kMs;
+          }
+        }
+        break;
+      case PStatus::Stopped:
+      case PStatus::Retired: break;
+    }
+    if (t < next) next = t;
+  }
+  if (peek(sched.global_size) != 0 && sched.idle_ps_count.load(memory_order_seq_cst) != 0) wake_one();  // [idle]
+  if (sched.poller.waiting() != 0 && !peek(sched.poller_m) && now - sysmon.polled_at >= kSlice) {
+    sysmon.polled_at = now;
+    GList got;
+    if (sched.poller.wait(0, got, false)) ready_list(got);
+  }
+  if (sched.starved_of_threads || peek(sched.stackless_count) != 0) {
+    sched.mu.lock();
+    sched.starved_of_threads = false;  // start_m() says so again
+    const std::int64_t since = sched.stackless_since;
+    const bool stackless = sched.stackless.count != 0;
+    G* first = sched.stackless.first;
+    const bool idle = peek(sched.idle_ps_count) == peek(sched.procs);
+    sched.mu.unlock();
+    if (stackless && idle && since != 0 && now - since > kStacklessLimit)
+      fatalf("out of memory: no stack for goroutine %llu", static_cast<unsigned long long>(first->id));
+    if (stackless) {
+      GList all;
+      sched.mu.lock();
+      std::swap(all, sched.stackless);
+      sched.stackless_count.store(0, memory_order_relaxed);
+      sched.mu.unlock();
+      put_global_list(all);
+    }
+    wake_one();
+    for (std::uint32_t i = 0; i < n; i++)  // a P that was given back with work in its queue
+      if (sched.ps[i]->status.load(memory_order_acquire) == PStatus::Idle && sched.ps[i]->has_local_work()) wake_one();  // [p-status]
+    if (now + kRetryRefused < next) next = now + kRetryRefused;
+  }
+  if (next <= now) next = now + 50'000;
+  return next;
+}
+
+void* sysmon_main(void*) {
+  arch::name_this_thread("weft-sysmon");
+  while (!sysmon.stop.load(memory_order_acquire)) {  // [sysmon-stop]
+    sysmon.note.clear();
+    if (auto f = sysmon.request.exchange(nullptr, memory_order_acq_rel)) f();  // [sysmon-request]
+    const std::int64_t now = arch::clock_now();
+    sched.coarse_ms.store(static_cast<std::uint32_t>((now - sched.started_at) / kMs), memory_order_relaxed);
+    log_flush();
+    std::int64_t next = kNever;
+    if (sched.state.load(memory_order_acquire) == RunState::Ending) {  // [run-state]
+      if (auto watch = peek(end_watch)) watch();
+      sysmon.next_look.store(now + kEndLook, memory_order_seq_cst);  // [sysmon]
+      if (!sysmon.stop.load(memory_order_acquire)) sysmon.note.sleep_until(now + kEndLook);  // [sysmon-stop]
+      continue;
+    }
+    const bool keeps_time = !sched.poller.ok() && earliest_timer() != kNever;
+    if (nobody_runs() && !keeps_time) {
+      // One look more before the deep sleep: a program that runs for a moment every millisecond should not wake us each time.
+      if (sysmon.idle_looks++ == 0) {
+        next = now + kSlice;
+      } else {
+        sysmon.next_look.store(kNever, memory_order_seq_cst);  // [sysmon]
+        if (nobody_runs() && !sysmon.stop.load(memory_order_acquire) &&  // [sysmon-stop]
+            !sysmon.request.load(memory_order_acquire))                   // [sysmon-request]
+          sysmon.note.sleep();
+        sysmon.idle_looks = 0;
+        continue;
+      }
+    } else {
+      sysmon.idle_looks = 0;
+      next = look(now);
+    }
+    sysmon.next_look.store(next, memory_order_seq_cst);  // [sysmon]
+    if (!sysmon.stop.load(memory_order_acquire)) sysmon.note.sleep_until(next);  // [sysmon-stop]
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool sysmon_start() {
+  if (peek(sysmon.running)) return true;
+  static SpinLock once;
+  if (!once.try_lock()) return false;
+  bool ok = peek(sysmon.running);
+  if (!ok) {
+    sysmon.stop.store(false, memory_order_relaxed);
+    sysmon.note.clear();
+    sysmon.idle_looks = 0;
+    sysmon.polled_at = 0;
+    sysmon.request.store(nullptr, memory_order_relaxed);
+    sysmon.next_look.store(kNever - 1, memory_order_relaxed);
+    const int err = arch::start_thread(&sysmon.thread, sysmon_main, nullptr);
+    ok = err == 0;
+    if (ok)
+      sysmon.running.store(true, memory_order_release);  // [sysmon-stop]
+    else if (!sched.thread_warned.exchange(true, memory_order_relaxed))
+      log_warn("cannot start a thread (error %d); going on with fewer, trying again", err);
+  }
+  once.unlock();
+  return ok;
+}
+
+void sysmon_stop() {
+  if (!peek(sysmon.running)) return;
+  sysmon.stop.store(true, memory_order_release);  // [sysmon-stop]
+  sysmon.note.wake();
+  pthread_join(sysmon.thread, nullptr);
+  sysmon.running.store(false, memory_order_relaxed);
+}
+
+bool sysmon_running() { return peek(sysmon.running); }
+
+void sysmon_wake() { sysmon.note.wake(); }
+
+std::int64_t sysmon_next_look() { return sysmon.next_look.load(memory_order_seq_cst); }  // [sysmon]
+
+void sysmon_request(void (*f)()) {
+  sysmon.request.store(f, memory_order_release);  // [sysmon-request]
+  sysmon.note.wake();
+}
+
+}  // namespace weft::rt

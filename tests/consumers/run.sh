@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs the library of a build folder into a temporary place and builds and runs each consumer project against that
+# alone. Usage: run.sh BUILD [NAME]; prints TAP.
+set -uo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+build=$(cd -- "${1:?usage: run.sh BUILD [NAME]}" && pwd -P) || exit 2
+only=${2:-}
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+
+if ! meson install -C "$build" --no-rebuild --destdir "$stage/root" >"$stage/log" 2>&1; then
+  cat "$stage/log"
+  exit 1
+fi
+pc=$(find "$stage/root" -name weft.pc)
+prefix=$(cd -- "$(dirname -- "$pc")/$(sed -n 's/^prefix=${pcfiledir}//p' "$pc")" && pwd -P)
+export PKG_CONFIG_PATH=${pc%/weft.pc}${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+export LD_LIBRARY_PATH=${PKG_CONFIG_PATH%%:*}/..${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export CXX=${CXX:-c++}
+
+# Built outside the tree, as a stranger's project is. Each leaves its program as `consumer` in the folder named.
+meson_consumer() { meson setup "$1" "$here/meson" && meson compile -C "$1"; }
+pkgconfig_consumer() {
+  # shellcheck disable=SC2046  # pkg-config prints words
+  "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
+    $(pkg-config --cflags --libs weft)
+}
+cmake_consumer() {
+  cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" && cmake --build "$1"
+}
+
+number=0
+for name in meson pkgconfig cmake; do
+  [ -z "$only" ] || [ "$only" = "$name" ] || continue
+  number=$((number + 1))
+  mkdir "$stage/$name"
+  inputs=()
+  [ ! -f "$here/$name/input" ] || inputs=("$here/$name/input")
+  if "${name}_consumer" "$stage/$name" >"$stage/log" 2>&1 </dev/null &&
+      timeout -s QUIT -k 5 60 "$stage/$name/consumer" ${inputs[@]+"${inputs[@]}"} >"$stage/out" 2>>"$stage/log" &&
+      diff "$here/$name/expected" "$stage/out" >>"$stage/log"; then
+    echo "ok $number - $name"
+  else
+    cat "$stage/log"
+    echo "not ok $number - $name"
+  fi
+done
+echo "1..$number"

@@ -1,0 +1,132 @@
+// Goroutines in system calls leave the others their Ps.
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "tests/support/support.hpp"
+
+namespace weft::test {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::microseconds;
+
+TEST(Scheduler, SystemCallsDoNotStarveASleepOnOneProc) {  // 50
+  in_run({1, 2}, [] {
+    std::atomic<bool> stop{false};
+    WaitGroup wg;
+    for (int i = 0; i < 2; i++)
+      wg.go([&] {
+        while (!stop) {
+          {
+            SyscallRegion r;
+            const timespec t{0, 20'000};
+            ::nanosleep(&t, nullptr);
+          }
+          safepoint();
+        }
+      });
+    for (int i = 0; i < 5; i++) {
+      const Time before = now();
+      sleep_for(10ms);
+      EXPECT_LT(now() - before, 5s);
+    }
+    stop = true;
+    wg.wait();
+  });
+}
+
+TEST(Scheduler, GoroutinesMakingShortSystemCallsShareTwoProcs) {  // 61
+  for (int us : {10, 100, 1000}) {
+    in_run({2, 6}, [us] {
+      WaitGroup wg;
+      const Time before = now();
+      std::array<std::atomic<int>, 8> calls{};
+      for (size_t g = 0; g < 8; g++)
+        wg.go([&, g] {
+          const Time end = now() + 50ms;
+          while (now() < end) {
+            {
+              SyscallRegion r;
+              const auto until = std::chrono::steady_clock::now() + microseconds(us);
+              while (std::chrono::steady_clock::now() < until) {
+              }
+            }
+            calls[g]++;
+            safepoint();
+          }
+        });
+      wg.wait();
+      EXPECT_LT(now() - before, 5s);
+      for (const auto& c : calls) EXPECT_GE(c.load(), 1);
+    });
+  }
+}
+
+TEST(Scheduler, ABlockedSystemCallDoesNotStopOthers) {  // 69
+  for (const bool hand_off_at_once : {false, true}) {
+    in_run({1, 9}, [=] {
+      int fds[2];
+      ASSERT_EQ(::pipe(fds), 0);
+      std::atomic<bool> reading{false}, read{false};
+      go([&] {
+        char byte = 0;
+        reading = true;
+        ssize_t n;
+        if (hand_off_at_once) {
+          n = blocking([&] { return ::read(fds[0], &byte, 1); });
+        } else {
+          SyscallRegion r;
+          n = ::read(fds[0], &byte, 1);
+        }
+        EXPECT_EQ(n, 1);
+        EXPECT_EQ(byte, 'x');
+        read = true;
+      });
+      // On one P: only a hand-off lets this goroutine go on.
+      eventually([&] { return reading.load(); });
+      const Time before = now();
+      Chan<int> c = make_chan<int>();
+      for (int i = 0; i < 100; i++) {
+        go([c] { c.send(1); });
+        EXPECT_EQ(c.recv(), 1);
+      }
+      sleep_for(1ms);
+      EXPECT_LT(now() - before, 5s);
+      EXPECT_FALSE(read.load());
+      ASSERT_EQ(::write(fds[1], "x", 1), 1);
+      eventually([&] { return read.load(); });
+      EXPECT_TRUE(settle(1, 30s));
+      ::close(fds[0]);
+      ::close(fds[1]);
+    });
+  }
+}
+
+TEST(Scheduler, MoreBlockingCallsThanProcsAllProceed) {  // 70
+  each_run([] {
+    constexpr int kCalls = 40;
+    int fds[2];
+    ASSERT_EQ(::pipe(fds), 0);
+    std::atomic<int> done{0};
+    for (int i = 0; i < kCalls; i++)
+      go([&] {
+        char byte = 0;
+        const ssize_t n = blocking([&] { return ::read(fds[0], &byte, 1); });
+        EXPECT_EQ(n, 1);
+        done++;
+      });
+    // All are in the kernel at once; each byte lets one of them go.
+    for (int i = 0; i < kCalls; i++) {
+      ASSERT_EQ(::write(fds[1], "x", 1), 1);
+      eventually([&] { return done > i; });
+    }
+    EXPECT_TRUE(settle(1, 30s));
+    ::close(fds[0]);
+    ::close(fds[1]);
+  });
+}
+
+}  // namespace
+}  // namespace weft::test

@@ -1,0 +1,54 @@
+// Runs the tests of a suite. One that does not end in WEFT_TEST_TIMEOUT seconds (120) is named and ended: SIGQUIT has the
+// runtime dump its goroutines, then abort. By alarm, not by a thread: a thread that the runtime does not know would hold
+// its deadlock report back.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+char running[256];
+volatile sig_atomic_t overdue = 0;
+
+void on_alarm(int) {
+  if (overdue) abort();
+  overdue = 1;
+  static const char text[] = "\nno progress, the test hangs: ";
+  [[maybe_unused]] ssize_t n = write(2, text, sizeof text - 1);
+  n = write(2, running, strlen(running));
+  n = write(2, "\n", 1);
+  alarm(5);
+  kill(getpid(), SIGQUIT);
+}
+
+class Watchdog : public testing::EmptyTestEventListener {
+ public:
+  explicit Watchdog(unsigned seconds) : seconds_(seconds) {}
+
+  void OnTestStart(const testing::TestInfo& test) override {
+    std::snprintf(running, sizeof running, "%s.%s", test.test_suite_name(), test.name());
+    alarm(seconds_);
+  }
+  void OnTestEnd(const testing::TestInfo&) override { alarm(0); }
+
+ private:
+  unsigned seconds_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  struct sigaction action = {};
+  action.sa_handler = on_alarm;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  sigaction(SIGALRM, &action, nullptr);
+  const char* seconds = std::getenv("WEFT_TEST_TIMEOUT");
+  testing::UnitTest::GetInstance()->listeners().Append(
+      new Watchdog(seconds ? static_cast<unsigned>(std::atoi(seconds)) : 120));
+  return RUN_ALL_TESTS();
+}

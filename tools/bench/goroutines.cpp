@@ -1,0 +1,171 @@
+// Workloads of starting, yielding, parking and ending goroutines, and of one lock between them.
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include <weft/chan.hpp>
+#include <weft/go.hpp>
+#include <weft/mutex.hpp>
+#include <weft/wait_group.hpp>
+
+#include "tools/bench/bench.hpp"
+#include "tools/bench/workloads.hpp"
+
+namespace bench {
+
+// Two goroutines that only yield. Op: one yield.
+void yield(Bench& b) {
+  weft::WaitGroup wg;
+  Int done[2] = {};
+  b.start();
+  for (int i = 0; i < 2; i++) {
+    wg.go([&, i] {
+      Int count = 0;
+      for (Int k = share(b.n, 2, i); k > 0; k--) {
+        weft::yield();
+        count++;
+      }
+      done[i] = count;
+    });
+  }
+  wg.wait();
+  b.stop();
+  b.check(done[0] + done[1] == b.n, "%lld yields, want %lld", as_ll(done[0] + done[1]), as_ll(b.n));
+}
+
+// All goroutines are started before the first is waited for. Op: one goroutine.
+void spawn(Bench& b) {
+  std::vector<unsigned char> ran(static_cast<std::size_t>(b.n));
+  weft::WaitGroup wg;
+  b.start();
+  for (unsigned char& times : ran) wg.go([&times] { times++; });
+  wg.wait();
+  b.stop();
+  for (std::size_t i = 0; i < ran.size(); i++)
+    b.check(ran[i] == 1, "goroutine %zu ran %d times", i, ran[i]);
+}
+
+// One goroutine at a time. Op: start it and wait for its end.
+void spawn_join(Bench& b) {
+  Int ran = 0;
+  weft::WaitGroup wg;
+  b.start();
+  for (Int i = 0; i < b.n; i++) {
+    wg.go([&] { ran++; });
+    wg.wait();
+  }
+  b.stop();
+  b.check(ran == b.n, "%lld goroutines ran, want %lld", as_ll(ran), as_ll(b.n));
+}
+
+namespace {
+
+void skynet_node(const weft::Chan<Int>& out, Int first, Int size) {
+  if (size == 1) {
+    out.send(first);
+    return;
+  }
+  auto c = weft::make_chan<Int>();
+  Int part = size / 10;
+  for (Int i = 0; i < 10; i++) weft::go(skynet_node, c, first + i * part, part);
+  Int sum = 0;
+  for (int i = 0; i < 10; i++) sum += c.recv_or();
+  out.send(sum);
+}
+
+Int fib(int n) {
+  if (n < 2) return n;
+  Int x = 0, y = 0;
+  weft::WaitGroup wg;
+  wg.go([&x, n] { x = fib(n - 1); });
+  wg.go([&y, n] { y = fib(n - 2); });
+  wg.wait();
+  return x + y;
+}
+
+// Starts b.n goroutines that wait for a gate, times that, calls f while all of them wait, and lets
+// them go.
+template <class F>
+void park_all(Bench& b, F f) {
+  auto gate = weft::make_chan<void>();
+  weft::WaitGroup parked, done;
+  std::atomic<Int> passed{0};
+  parked.add(static_cast<int>(b.n));
+  b.start();
+  for (Int i = 0; i < b.n; i++) {
+    done.go([&] {
+      parked.done();
+      gate.recv();
+      passed.fetch_add(1, std::memory_order_relaxed);
+    });
+  }
+  parked.wait();
+  b.stop();
+  f();
+  b.check(passed == 0, "%lld goroutines passed a closed gate", as_ll(passed));
+  gate.close();
+  done.wait();
+  b.check(passed == b.n, "%lld goroutines passed the gate, want %lld", as_ll(passed), as_ll(b.n));
+}
+
+}  // namespace
+
+// A tree of goroutines, ten children each, that adds up its leaves' numbers. Op: one leaf.
+void skynet(Bench& b) {
+  auto c = weft::make_chan<Int>();
+  b.start();
+  weft::go(skynet_node, c, Int{0}, b.n);
+  Int sum = c.recv_or();
+  b.stop();
+  Int want = b.n * (b.n - 1) / 2;
+  b.check(sum == want, "sum %lld, want %lld", as_ll(sum), as_ll(want));
+}
+
+// fib(27), each call in a goroutine of its own. Op: one goroutine.
+void fib27(Bench& b) {
+  Int result = 0;
+  weft::WaitGroup wg;
+  b.start();
+  wg.go([&] { result = fib(27); });
+  wg.wait();
+  b.stop();
+  b.check(result == 196'418, "fib(27) = %lld", as_ll(result));
+}
+
+// 100,000 goroutines, all parked at once. Op: start one and let it park.
+void start_park(Bench& b) {
+  park_all(b, [] {});
+}
+
+// A million parked goroutines and what they weigh. Op: start one and let it park.
+void parked(Bench& b) {
+  std::optional<Int> before = resident_bytes();
+  park_all(b, [&] {
+    std::optional<Int> after = resident_bytes();
+    b.check(before && after, "/proc/self/status has no VmRSS or VmPTE");
+    if (before && after)
+      b.report(static_cast<double>(*after - *before) / static_cast<double>(b.n), "bytes/G");
+  });
+}
+
+// Eight goroutines and one mutex around an addition. Op: lock and unlock.
+void mutex8(Bench& b) {
+  weft::Mutex mu;
+  weft::WaitGroup wg;
+  Int count = 0;
+  b.start();
+  for (int i = 0; i < 8; i++) {
+    wg.go([&, i] {
+      for (Int k = share(b.n, 8, i); k > 0; k--) {
+        std::lock_guard lock{mu};
+        count++;
+      }
+    });
+  }
+  wg.wait();
+  b.stop();
+  b.check(count == b.n, "count %lld, want %lld", as_ll(count), as_ll(b.n));
+}
+
+}  // namespace bench

@@ -1,0 +1,33 @@
+// The workloads of weft-bench, by what they lean on. The same in Go: go/workloads.go.
+#pragma once
+
+namespace bench {
+
+class Bench;
+
+// goroutines.cpp
+void yield(Bench& b);
+void spawn(Bench& b);
+void spawn_join(Bench& b);
+void skynet(Bench& b);
+void fib27(Bench& b);
+void start_park(Bench& b);
+void parked(Bench& b);
+void mutex8(Bench& b);
+
+// channels.cpp
+void ping_pong(Bench& b);
+void stream0(Bench& b);
+void stream128(Bench& b);
+void mpmc(Bench& b);
+void select4(Bench& b);
+void ring(Bench& b);
+void sieve(Bench& b);
+
+// timers.cpp
+void ping_pong_timer(Bench& b);
+void select_timeout(Bench& b);
+void sleepers(Bench& b);
+void timer_stop(Bench& b);
+
+}  // namespace bench
