@@ -38,6 +38,7 @@ bool all_quiet() {
 }  // namespace
 
 void check_all_asleep() {
+  const std::uint64_t switches = switches_so_far();
   if (!all_quiet()) return;
   const std::uint64_t live = live_goroutines();
   if (live == 0 && !(sched.in_run && sched.main_goexit)) return;
@@ -53,7 +54,8 @@ void check_all_asleep() {
       const int all = arch::count_process_threads();
       fatal = all >= 0 && all <= own;
     }
-    if (!all_quiet()) return;  // a thread may have come and gone between the looks
+    // A thread may have come and gone between the looks: whoever it woke has run, and may have started another.
+    if (!all_quiet() || switches_so_far() != switches) return;
   }
   if (!fatal) {
     // Silence is normal for a program with threads of its own; only who asked for it is told.
