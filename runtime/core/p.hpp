@@ -48,6 +48,7 @@ struct alignas(arch::kCacheLine) P {
   std::atomic<G*> runnext{nullptr};
   bool solo = false;  // the only P: no thieves
   bool fresh_turn = false;
+  std::uint8_t round_turn = 0;  // which source is first at the next round (sched/loop.cpp)
   std::atomic<std::uint64_t> switches{0};  // sysmon and thieves see by it that the P moves on
   std::uint32_t free_count = 0;
   std::uint32_t ids_left = 0;

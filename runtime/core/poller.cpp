@@ -152,16 +152,24 @@ void Poller::disarm(WaitNode* n) {
 void Poller::wake_all(WaitQueue& q, GList& ready) {
   while (WaitNode* node = peek(q.first)) {
     q.remove(node);
-    waiting_.fetch_sub(1, memory_order_relaxed);
     Waiter* w = node->waiter;
-    if (!w->try_win(node->ticket, Outcome::Wake)) continue;
+    if (!w->try_win(node->ticket, Outcome::Wake)) {
+      waiting_.fetch_sub(1, memory_order_relaxed);
+      continue;
+    }
     w->fired = node->index;
     node->success = true;
-    if (G* gp = w->g())
+    if (G* gp = w->g()) {
       ready.push(gp);
-    else
+    } else {
+      waiting_.fetch_sub(1, memory_order_relaxed);
       w->note.wake();
+    }
   }
+}
+
+void Poller::queued(unsigned n) {
+  if (n != 0) waiting_.fetch_sub(n, memory_order_release);  // [idle] after the queue that they are in
 }
 
 bool Poller::wait(std::int64_t deadline, GList& ready, bool sleeper) {

@@ -42,11 +42,14 @@ class Poller {
   /// Waits for events until `deadline` (kNever: no limit; past: does not sleep). Woken waiters that are Gs are appended to
   /// `ready` with their wait won; plain threads are woken here. False: nothing in `ready`.
   /// `sleeper`: the one M that wake() is meant for; others leave the interruption where it is.
+  /// Whoever gets Gs queues them, then says so with queued(): until then they count as waiting, so that they are never
+  /// nowhere for the one who looks for a deadlock.
   bool wait(std::int64_t deadline, GList& ready, bool sleeper);
+  void queued(unsigned n);
   /// Interrupts the sleeper in wait(), now or the next one.
   void wake();
 
-  /// Waits that are armed; may be stale.
+  /// Waits that are armed, or over but not queued yet; may be stale.
   unsigned waiting() const { return waiting_.load(memory_order_seq_cst); }  // [idle]
 
  private:

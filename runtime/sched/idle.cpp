@@ -98,8 +98,10 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
   sched.mu.unlock();
   refresh_coarse(arch::clock_now());
   for (G* gp = got.first; gp; gp = gp->link) set_status(gp, GStatus::Waiting, GStatus::Runnable);
+  const unsigned n = got.count;
   if (!pp) {
     put_global_list(got);
+    sched.poller.queued(n);
     wake_one();
     return nullptr;
   }
@@ -107,6 +109,7 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
   mp->searching = searching;
   G* first = got.pop();
   while (G* gp = got.pop()) put_back(pp, gp);
+  sched.poller.queued(n);
   if (first) {
     if (!mp->searching) {
       publish_fence(pp->ring.fence_word());  // [idle]

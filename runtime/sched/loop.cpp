@@ -6,7 +6,7 @@
 //
 //   source                  why here
 //   stop, timers            whoever asked waits for us; a timer that is due is late already
-//   global, each 61st pick  the global queue must not starve behind local ones
+//   each 61st pick          the global queue, the oldest local one, the poller, in turn: none starves behind the others
 //   runnext, local queues   hot
 //   global batch            work that nobody has
 //   poller, not sleeping    descriptors that are ready
@@ -59,16 +59,6 @@ void attend_timers(P* pp) {
   if (!pp->timers.idle()) run_timers(pp, arch::clock_now());
 }
 
-// Once per round: the sources that the fast path never sees. A G if one of them has it.
-G* round_of(M* mp, P* pp) {
-  pp->picks_left = kPicksPerRound;
-  if (WEFT_UNLIKELY(!sysmon_running())) sysmon_start();
-  log_flush();
-  (void)mp;
-  if (peek(sched.global_size) != 0) return take_global(pp, 1);
-  return nullptr;
-}
-
 // What has waited longest in the P's queues, which take turns: neither a runnext chain nor a stream of newcomers, the newest
 // of which run first, keeps anybody waiting for ever.
 G* take_oldest(P* pp) {
@@ -78,20 +68,41 @@ G* take_oldest(P* pp) {
   return pp->fresh.steal();
 }
 
-// Whoever searched and found must say so, or nobody else is woken for the rest.
-G* found_work(M* mp, G* gp) {
-  stop_searching(mp);
-  return gp;
-}
-
-G* poll_now(P* pp) {
+G* poll_now() {
   if (sched.poller.waiting() == 0 || peek(sched.poller_m)) return nullptr;
   GList got;
   if (!sched.poller.wait(0, got, false)) return nullptr;
+  const unsigned n = got.count;
   G* gp = got.pop();
   set_status(gp, GStatus::Waiting, GStatus::Runnable);
   ready_list(got);
-  (void)pp;
+  sched.poller.queued(n);
+  return gp;
+}
+
+// Once per round: the sources that the fast path never sees. They take turns at being first: each of them can be one that never
+// runs dry (goroutines that yield to the global queue while it is not empty, say), and must not starve the others.
+G* round_of(P* pp) {
+  pp->picks_left = kPicksPerRound;
+  if (WEFT_UNLIKELY(!sysmon_running())) sysmon_start();
+  log_flush();
+  constexpr unsigned kSources = 3;
+  const unsigned first = pp->round_turn = static_cast<std::uint8_t>((pp->round_turn + 1) % kSources);
+  for (unsigned i = 0; i < kSources; i++) {
+    G* gp = nullptr;
+    switch ((first + i) % kSources) {
+      case 0: gp = take_global(pp, 1); break;
+      case 1: gp = take_oldest(pp); break;
+      case 2: gp = poll_now(); break;
+    }
+    if (gp) return gp;
+  }
+  return nullptr;
+}
+
+// Whoever searched and found must say so, or nobody else is woken for the rest.
+G* found_work(M* mp, G* gp) {
+  stop_searching(mp);
   return gp;
 }
 
@@ -147,15 +158,11 @@ G* find_work(M* mp) {
     if (WEFT_UNLIKELY(mp->chosen != nullptr)) return std::exchange(mp->chosen, nullptr);
     attend_timers(pp);
     G* gp = nullptr;
-    if (--pp->picks_left == 0 || pp->picks_left > kPicksPerRound) {
-      gp = round_of(mp, pp);
-      if (!gp) gp = poll_now(pp);
-      if (!gp) gp = take_oldest(pp);
-    }
+    if (--pp->picks_left == 0 || pp->picks_left > kPicksPerRound) gp = round_of(pp);
     if (!gp) gp = take_runnext(pp);
     if (!gp) gp = take_queued(pp);
     if (!gp) gp = take_global(pp, kRunQueueCapacity / 2);
-    if (!gp) gp = poll_now(pp);
+    if (!gp) gp = poll_now();
     if (!gp) gp = steal_work(mp, pp);
     if (gp) {
       found_work(mp, gp);

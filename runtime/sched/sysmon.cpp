@@ -135,7 +135,11 @@ std::int64_t look(std::int64_t now) {
   if (sched.poller.waiting() != 0 && !peek(sched.poller_m) && now - sysmon.polled_at >= kSlice) {
     sysmon.polled_at = now;
     GList got;
-    if (sched.poller.wait(0, got, false)) ready_list(got);
+    if (sched.poller.wait(0, got, false)) {
+      const unsigned n = got.count;
+      ready_list(got);
+      sched.poller.queued(n);
+    }
   }
   if (sched.starved_of_threads || peek(sched.stackless_count) != 0) {
     sched.mu.lock();
@@ -151,9 +155,12 @@ std::int64_t look(std::int64_t now) {
       GList all;
       sched.mu.lock();
       std::swap(all, sched.stackless);
-      sched.stackless_count.store(0, memory_order_relaxed);
       sched.mu.unlock();
       put_global_list(all);
+      // Counted until they are queued: never nowhere for the one who looks for a deadlock.
+      sched.mu.lock();
+      sched.stackless_count.store(sched.stackless.count, memory_order_relaxed);
+      sched.mu.unlock();
     }
     wake_one();
     for (std::uint32_t i = 0; i < n; i++)  // a P that was given back with work in its queue

@@ -403,6 +403,39 @@ TEST(Scheduler, EverySixtyFirstPickIsFromTheGlobalQueue) {  // 67
   });
 }
 
+TEST(Scheduler, NeitherAChainNorAFullGlobalQueueStarvesTheLocalOne) {
+  in_run({1, 7}, [] {
+    for (int round = 0; round < 10; round++) {
+      // Two that ready each other, and some that yield: once one of these is in the global queue, so are all.
+      Chan<int> a = make_chan<int>(), b = make_chan<int>();
+      std::atomic<bool> stop{false};
+      std::atomic<bool> late{false};
+      const auto limit = std::chrono::steady_clock::now() + kPatience;
+      WaitGroup wg;
+      wg.go([=, &stop, &late] {
+        while (!stop && !late) {
+          if (std::chrono::steady_clock::now() > limit) late = true;
+          a.send(1);
+          (void)b.recv();
+        }
+        a.close();
+      });
+      wg.go([=] {
+        for (int v : a) b.send(v);
+      });
+      for (int i = 0; i < 4; i++)
+        wg.go([&] {
+          while (!stop && !late) yield();
+        });
+      std::thread([] { go([] {}); }).join();
+      for (int i = 0; i < 5; i++) sleep_for(1ms);  // whose time has come is queued locally
+      EXPECT_FALSE(late);
+      stop = true;
+      wg.wait();
+    }
+  });
+}
+
 TEST(Scheduler, ARunnextChainSharesOneSlice) {  // 68
   in_run({1, 8}, [] {
     auto best = 1000h + 0ns;

@@ -88,6 +88,24 @@ TEST_F(PollerTest, ReadinessWinsAThreadsWait) {
   close(fd);
 }
 
+TEST_F(PollerTest, AGoroutineCountsUntilItIsQueued) {
+  const int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+  ASSERT_GE(fd, 0);
+  rt::G g;
+  rt::WaitNode* n = &g.waiter.node;
+  n->waiter = &g.waiter;
+  n->ticket = g.waiter.begin();
+  n->racy = true;
+  ASSERT_EQ(poller.arm(fd, false, n), 0);
+  rt::GList ready;
+  ASSERT_TRUE(poller.wait(rt::kNever, ready, true));
+  EXPECT_EQ(ready.first, &g);
+  EXPECT_EQ(poller.waiting(), 1u) << "a look for a deadlock would miss it";
+  poller.queued(ready.count);
+  EXPECT_EQ(poller.waiting(), 0u);
+  close(fd);
+}
+
 TEST_F(PollerTest, DisarmTakesAWaitBack) {
   const int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
   ASSERT_GE(fd, 0);
