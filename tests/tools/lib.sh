@@ -54,7 +54,24 @@ usage_error() {
   }
 }
 
-# on_a_terminal COMMAND...: what it writes to one.
+# on_a_terminal COMMAND...: what it writes to one; its exit status. (Not pty.spawn: with its own input at the end it may wait
+# for ever.)
 on_a_terminal() {
-  TERM=xterm python3 -c 'import pty, sys; pty.spawn(sys.argv[1:])' "$@" </dev/null
+  TERM=xterm python3 -c '
+import os, pty, sys
+
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        data = os.read(terminal, 4096)
+    except OSError:  # the last one who had it open has ended
+        break
+    if not data:
+        break
+    sys.stdout.buffer.write(data)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+' "$@" </dev/null
 }

@@ -3,7 +3,6 @@
 #include <thread>
 #include <vector>
 
-#include "arch/thread.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
