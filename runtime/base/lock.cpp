@@ -9,14 +9,18 @@
 
 namespace weft::rt {
 
+// Backs off further each time: whoever has the lock's line does many operations before it has to give the line up, and two Ps
+// at one channel get more done than by passing it to and fro.
 WEFT_NOINLINE void SpinLock::lock_slow() {
+  constexpr unsigned kPausesMax = 512;
+  unsigned pauses = 8;
   for (unsigned round = 0;; round++) {
-    for (unsigned i = 0; i < 64; i++) {
-      if (peek(word_) == 0 && word_.exchange(1, memory_order_acquire) == 0) return;  // [lock]
-      arch::cpu_pause();
-    }
-    if (round < 8) {
-      ::sched_yield();
+    for (unsigned i = 0; i < pauses; i++) arch::cpu_pause();
+    if (peek(word_) == 0 && word_.exchange(1, memory_order_acquire) == 0) return;  // [lock]
+    if (pauses < kPausesMax) {
+      pauses *= 2;
+    } else if (round < 32) {
+      ::sched_yield();  // the holder may have lost its CPU
     } else {
       const timespec nap{0, 20'000};
       ::nanosleep(&nap, nullptr);
