@@ -5,7 +5,7 @@
 //            by the resumed side, on its own stack: what must happen "after the old context is saved" can only be
 //            done there (see landed() in sched/switch.hpp).
 // Trap       A `ret` right after the switch misses the return predictor (9 ns become 21): the wrappers are inlined by
-//            force into their callers.
+//            force into their callers, and the switch itself is no call where that can be had (switch_x86_64.hpp).
 // Rejected   ontop_fcontext for the commit (10.4 ns instead of 4.5).
 // Boost      The C symbols are stable from 1.61 on; newer versions hide them in the shared library (link static).
 //            The saved frame's layout is CPU- and version-specific: context_<cpu>.cpp measures it at start.
@@ -30,7 +30,16 @@ Transfer jump_fcontext(Context to, void* data);
 Context make_fcontext(void* top, std::size_t size, void (*entry)(Transfer));
 }
 
-WEFT_ALWAYS_INLINE Transfer switch_context(Context to, void* data) { return jump_fcontext(to, data); }
+}  // namespace weft::arch
+
+// The sanitizers and builds with a shadow stack must see a call.
+#if defined(__x86_64__) && defined(__LP64__) && !WEFT_ASAN && !WEFT_TSAN && !defined(__SHSTK__)
+#include "arch/switch_x86_64.hpp"
+#else
+#include "arch/switch_generic.hpp"
+#endif
+
+namespace weft::arch {
 
 /// A context that will run `entry` on [top - size, top). `entry` must begin with WEFT_MARK_ENTRY and never return.
 Context make_context(void* top, std::size_t size, void (*entry)(Transfer));

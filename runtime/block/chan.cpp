@@ -16,7 +16,7 @@
 
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/panic.hpp"
-#include "runtime/sched/sched.hpp"
+#include "runtime/sched/switch.hpp"
 
 namespace weft::rt {
 namespace {
@@ -35,7 +35,15 @@ WEFT_ALWAYS_INLINE std::size_t after(const ChanCore* c, std::size_t i) { return 
   __builtin_unreachable();
 }
 
-WEFT_ALWAYS_INLINE Attempt attempt_send_inline(ChanCore* c, void* elem) {
+/// `mp`: null on a plain thread.
+WEFT_ALWAYS_INLINE void wake_from(M* mp, Waiter* w) {
+  if (WEFT_LIKELY(mp != nullptr))
+    wake_here(mp, w);
+  else
+    wake_waiter(w);
+}
+
+WEFT_ALWAYS_INLINE Attempt attempt_send_inline(M* mp, ChanCore* c, void* elem) {
   if (WEFT_UNLIKELY(peek(c->closed))) {
     c->lock.unlock();
     return Attempt::Closed;
@@ -44,7 +52,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_send_inline(ChanCore* c, void* elem) {
     n->success = true;
     c->lock.unlock();
     copy_element(n->elem, elem, c->size);
-    wake_waiter(n->waiter);
+    wake_from(mp, n->waiter);
     return Attempt::Done;
   }
   const std::size_t count = peek(c->count);
@@ -58,7 +66,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_send_inline(ChanCore* c, void* elem) {
   return Attempt::WouldBlock;
 }
 
-WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(ChanCore* c, void* elem) {
+WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(M* mp, ChanCore* c, void* elem) {
   const std::size_t count = peek(c->count);
   if (count != 0) {
     copy_element(elem, slot(c, c->recv_at), c->size);
@@ -68,7 +76,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(ChanCore* c, void* elem) {
       c->recv_at = c->send_at = after(c, c->recv_at);
       n->success = true;
       c->lock.unlock();
-      wake_waiter(n->waiter);
+      wake_from(mp, n->waiter);
       return Attempt::Done;
     }
     c->recv_at = after(c, c->recv_at);
@@ -80,7 +88,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(ChanCore* c, void* elem) {
     n->success = true;
     c->lock.unlock();
     copy_element(elem, n->elem, c->size);
-    wake_waiter(n->waiter);
+    wake_from(mp, n->waiter);
     return Attempt::Done;
   }
   if (WEFT_UNLIKELY(peek(c->closed))) {
@@ -91,9 +99,11 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(ChanCore* c, void* elem) {
 }
 
 /// Queues the caller in `q` and parks. Lock held on entry, released.
-WEFT_ALWAYS_INLINE Outcome park_in(ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline,
+WEFT_ALWAYS_INLINE Outcome park_in(M* mp, ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline,
                                    WaitNode*& node) {
-  Waiter* w = my_waiter();
+  G* gp = mp ? static_cast<G*>(mp->curg) : nullptr;
+  const bool on_g = gp && !gp->system;
+  Waiter* w = WEFT_LIKELY(on_g) ? &gp->waiter : my_waiter();
   const std::uint64_t ticket = w->begin();
   node = &w->node;
   node->waiter = w;
@@ -102,49 +112,79 @@ WEFT_ALWAYS_INLINE Outcome park_in(ChanCore* c, WaitQueue& q, void* elem, WaitRe
   node->success = false;
   node->racy = deadline != kNever;
   q.push(node, &c->lock);
-  return wait_on(w, ticket, reason, c, &c->lock, deadline);
+  if (WEFT_UNLIKELY(!on_g || deadline != kNever)) return wait_on(w, ticket, reason, c, &c->lock, deadline);
+  park_here(mp, gp, reason, c, &c->lock);
+  const Outcome o = w->outcome();
+  if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
+  return o;
 }
 
-/// False: in time nobody came.
-WEFT_ALWAYS_INLINE bool send_until(ChanCore* c, void* elem, std::int64_t deadline) {
-  SCHED_POINT("chan send");
-  poll_preempt(current_m());
-  Outside outside(current_m());
+/// False: in time nobody came. `outside` on plain threads.
+WEFT_ALWAYS_INLINE bool send_until(M* mp, Outside* outside, ChanCore* c, void* elem, std::int64_t deadline) {
   c->lock.lock();
-  switch (attempt_send_inline(c, elem)) {
+  switch (attempt_send_inline(mp, c, elem)) {
     case Attempt::Done: return true;
     case Attempt::Closed: panic_closed();
     case Attempt::WouldBlock: break;
   }
-  outside.leave();
+  if (outside) outside->leave();
   WaitNode* n;
-  const Outcome o = park_in(c, c->senders, elem, WaitReason::ChanSend, deadline, n);
+  const Outcome o = park_in(mp, c, c->senders, elem, WaitReason::ChanSend, deadline, n);
   if (WEFT_UNLIKELY(o == Outcome::Timeout)) return false;
   if (WEFT_UNLIKELY(!n->success)) panic_closed();
   return true;
 }
 
-WEFT_ALWAYS_INLINE RecvStatus recv_until(ChanCore* c, void* elem, std::int64_t deadline) {
-  SCHED_POINT("chan recv");
-  poll_preempt(current_m());
-  Outside outside(current_m());
+WEFT_ALWAYS_INLINE RecvStatus recv_until(M* mp, Outside* outside, ChanCore* c, void* elem, std::int64_t deadline) {
   c->lock.lock();
-  switch (attempt_recv_inline(c, elem)) {
+  switch (attempt_recv_inline(mp, c, elem)) {
     case Attempt::Done: return RecvStatus::Ok;
     case Attempt::Closed: return RecvStatus::Closed;
     case Attempt::WouldBlock: break;
   }
-  outside.leave();
+  if (outside) outside->leave();
   WaitNode* n;
-  const Outcome o = park_in(c, c->receivers, elem, WaitReason::ChanReceive, deadline, n);
+  const Outcome o = park_in(mp, c, c->receivers, elem, WaitReason::ChanReceive, deadline, n);
   if (WEFT_UNLIKELY(o == Outcome::Timeout)) return RecvStatus::Empty;
   return n->success ? RecvStatus::Ok : RecvStatus::Closed;
 }
 
+WEFT_NOINLINE bool send_on_thread(ChanCore* c, void* elem, std::int64_t deadline) {
+  Outside outside(nullptr);
+  return send_until(nullptr, &outside, c, elem, deadline);
+}
+
+WEFT_NOINLINE RecvStatus recv_on_thread(ChanCore* c, void* elem, std::int64_t deadline) {
+  Outside outside(nullptr);
+  return recv_until(nullptr, &outside, c, elem, deadline);
+}
+
+/// The M after a look whether somebody wants this G to stop here; null on a plain thread.
+WEFT_ALWAYS_INLINE M* polled_m() {
+  M* mp = current_m();
+  if (WEFT_UNLIKELY(mp && peek(mp->curg->preempt))) {
+    safepoint_now(mp);
+    mp = current_m();
+  }
+  return mp;
+}
+
+WEFT_ALWAYS_INLINE bool send_until(ChanCore* c, void* elem, std::int64_t deadline) {
+  SCHED_POINT("chan send");
+  M* mp = polled_m();
+  return WEFT_LIKELY(mp != nullptr) ? send_until(mp, nullptr, c, elem, deadline) : send_on_thread(c, elem, deadline);
+}
+
+WEFT_ALWAYS_INLINE RecvStatus recv_until(ChanCore* c, void* elem, std::int64_t deadline) {
+  SCHED_POINT("chan recv");
+  M* mp = polled_m();
+  return WEFT_LIKELY(mp != nullptr) ? recv_until(mp, nullptr, c, elem, deadline) : recv_on_thread(c, elem, deadline);
+}
+
 }  // namespace
 
-Attempt attempt_send(ChanCore* c, void* elem) { return attempt_send_inline(c, elem); }
-Attempt attempt_recv(ChanCore* c, void* elem) { return attempt_recv_inline(c, elem); }
+Attempt attempt_send(ChanCore* c, void* elem) { return attempt_send_inline(current_m(), c, elem); }
+Attempt attempt_recv(ChanCore* c, void* elem) { return attempt_recv_inline(current_m(), c, elem); }
 
 ChanView chan_view(const void* chan) {
   const auto* c = static_cast<const ChanCore*>(chan);

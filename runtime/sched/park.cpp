@@ -9,7 +9,6 @@
 #include <thread>
 
 #include "runtime/base/check.hpp"
-#include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/sched/switch.hpp"
 #include "runtime/sched/unwind.hpp"
@@ -55,14 +54,7 @@ void put_back(P* pp, G* gp) {
   overflow(pp, gp);
 }
 
-// Inlined into ready() and start_goroutine(): this is the way of every wake-up.
-void put_next(P* pp, G* gp) {
-  if (pp->solo) {
-    G* old = peek(pp->runnext);
-    pp->runnext.store(gp, memory_order_release);  // [runnext]
-    if (old) put_back(pp, old);
-    return;
-  }
+void put_next_shared(P* pp, G* gp) {
   // [idle] [runnext] seq_cst: publishes gp before the loads of the counters in wake_*().
   G* old = pp->runnext.exchange(gp, memory_order_seq_cst);
   if (old) {
@@ -77,14 +69,6 @@ void put_next(P* pp, G* gp) {
 
 namespace {
 
-WEFT_ALWAYS_INLINE void mark_waiting(G* gp, WaitReason reason, const void* object) {
-  gp->reason = reason;
-  gp->wait_object = object;
-  gp->since = peek(sched.coarse_ms);
-  probe::parked(gp->id, reason);
-  set_status(gp, GStatus::Running, GStatus::Waiting);
-}
-
 WEFT_NOINLINE void unwind_for_stop() { unwind_current(true); }
 
 }  // namespace
@@ -92,10 +76,7 @@ WEFT_NOINLINE void unwind_for_stop() { unwind_current(true); }
 void park(M* mp, WaitReason reason, const void* object, SpinLock* lock) {
   SCHED_POINT("park");
   G* gp = mp->curg;
-  mark_waiting(gp, reason, object);
-  mp->commit = lock ? Commit::Unlock : Commit::None;
-  mp->commit_lock = lock;
-  leave(mp, gp);
+  park_here(mp, gp, reason, object, lock);
   if (WEFT_UNLIKELY(gp->waiter.outcome() == Outcome::Stop)) unwind_for_stop();
 }
 
@@ -114,7 +95,7 @@ void ready(G* gp) {
   set_status(gp, GStatus::Waiting, GStatus::Runnable);
   M* mp = current_m();
   if (WEFT_LIKELY(mp && mp->p)) {
-    put_next(mp->p, gp);
+    put_next_here(mp->p, gp);
   } else {
     put_global(gp);
     wake_one();
@@ -223,10 +204,7 @@ Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* 
   }
   M* mp = current_m();
   if (WEFT_LIKELY(deadline == kNever)) {
-    mark_waiting(gp, reason, object);
-    mp->commit = lock ? Commit::Unlock : Commit::None;
-    mp->commit_lock = lock;
-    leave(mp, gp);
+    park_here(mp, gp, reason, object, lock);
   } else {
     set_timeout(gp, ticket, deadline);
     park_call(mp, reason, object, commit_timed, lock);

@@ -190,8 +190,8 @@ WEFT_ALWAYS_INLINE void settle_check() {
 
 // ---- queues --------------------------------------------------------------------------------------------------------
 
-/// Runnable: next on this P; who was next goes to the back. (park.cpp)
-void put_next(P* pp, G* gp);
+/// Runnable: next on this P, which has thieves; who was next goes to the back. (park.cpp; switch.hpp has put_next_here())
+void put_next_shared(P* pp, G* gp);
 /// Runnable: at the back of this P's queue, or in the global queue if that is full. No wake-up.
 void put_back(P* pp, G* gp);
 void put_global(G* gp);

@@ -359,7 +359,7 @@ void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site) {
     probe::created(gp->id, gp->parent);
     bump(pp->created);
     set_status(gp, GStatus::Dead, GStatus::Runnable);
-    put_next(pp, gp);
+    put_next_here(pp, gp);
     return;
   }
   Outside outside(mp);

@@ -11,6 +11,8 @@
 
 #include "arch/context.hpp"
 #include "arch/sanitizer.hpp"
+#include "runtime/base/probe.hpp"
+#include "runtime/base/sched_point.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -104,6 +106,47 @@ WEFT_ALWAYS_INLINE M* leave(M* mp, G* gp) {
   else
     next = &mp->g0;
   return switch_to(mp, gp, next);
+}
+
+// ---- park and ready, for the operations whose cost they are -------------------------------------------------------------
+
+WEFT_ALWAYS_INLINE void mark_waiting(G* gp, WaitReason reason, const void* object) {
+  gp->reason = reason;
+  gp->wait_object = object;
+  gp->since = peek(sched.coarse_ms);
+  probe::parked(gp->id, reason);
+  set_status(gp, GStatus::Running, GStatus::Waiting);
+}
+
+/// park() without a look at how the wait ended. Returns the M that it goes on on.
+WEFT_ALWAYS_INLINE M* park_here(M* mp, G* gp, WaitReason reason, const void* object, SpinLock* lock) {
+  mark_waiting(gp, reason, object);
+  mp->commit = lock ? Commit::Unlock : Commit::None;
+  mp->commit_lock = lock;
+  return leave(mp, gp);
+}
+
+WEFT_ALWAYS_INLINE void put_next_here(P* pp, G* gp) {
+  if (!pp->solo) {
+    put_next_shared(pp, gp);
+    return;
+  }
+  G* old = peek(pp->runnext);
+  pp->runnext.store(gp, memory_order_release);  // [runnext]
+  if (old) put_back(pp, old);
+}
+
+/// wake_waiter() on an M, which runs a G.
+WEFT_ALWAYS_INLINE void wake_here(M* mp, Waiter* w) {
+  G* gp = w->g();
+  P* pp = mp->p;
+  if (WEFT_UNLIKELY(!gp || !pp)) {
+    wake_waiter(w);
+    return;
+  }
+  SCHED_POINT("ready");
+  set_status(gp, GStatus::Waiting, GStatus::Runnable);
+  put_next_here(pp, gp);
 }
 
 }  // namespace weft::rt
