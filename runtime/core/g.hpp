@@ -54,6 +54,7 @@ struct alignas(arch::kCacheLine) G {
   bool select_ = false;    // parked with several nodes (in `nodes`)
   std::uint8_t stack_cls = 0;
   WaitReason reason = WaitReason::None;
+  std::uint32_t since = 0;  // coarse tick (ms since start) when it parked
   [[no_unique_address]] arch::SanStack san;  // of a g0; empty in plain builds
   arch::Context ctx = nullptr;
   arch::EhGlobals eh;
@@ -68,18 +69,17 @@ struct alignas(arch::kCacheLine) G {
   const void* site = nullptr;  // the PC of its `go`
   GExtra* extra = nullptr;
   std::uint32_t closure_align = 16;  // of a heap block
-  std::uint32_t since = 0;           // coarse tick (ms since start) when it parked
+  std::uint16_t nodes_count = 0;     // of a select
+  std::uint16_t nodes_capacity = 0;
   alignas(16) std::byte inline_closure[64];
 
-  // --- waiting ---
+  // --- waiting; a plain wait touches the first line and the last two ---
+  WaitNode* nodes = nullptr;  // of a select: an array of `nodes_count`, `nodes_capacity` long
+  SpinLock guard;  // held while the commit of a wait for descriptors is at work
   union {
     G* link = nullptr;        // in a queue or free list
     const void* wait_object;  // while Waiting: what it waits on, for reports
   };
-  WaitNode* nodes = nullptr;  // of a select: an array of `nodes_count`, `nodes_capacity` long
-  std::uint16_t nodes_count = 0;
-  std::uint16_t nodes_capacity = 0;
-  SpinLock guard;  // held while the commit of a wait for descriptors is at work
   Waiter waiter;
   TimerNode timer;  // of sleep and timed waits
 };
@@ -88,6 +88,7 @@ static_assert(offsetof(G, preempt) == 0, "include/weft/detail/poll_x86_64.hpp");
 
 #if !WEFT_ASAN && !WEFT_TSAN
 static_assert(sizeof(G) == 320, "a parked goroutine's bytes are a bar: think before adding");
+static_assert(offsetof(G, link) == 192 && offsetof(G, ctx) == 16, "lines that a park touches");
 #endif
 
 #pragma GCC diagnostic push

@@ -54,6 +54,14 @@ struct StackSlot {
   std::size_t bytes() const { return static_cast<std::size_t>(hi - lo); }
   /// Lowest byte of the guard.
   char* bottom() const { return cls == kOwnMapping ? lo - kOwnGuardBytes : hi - kStackClassBytes[cls]; }
+  /// Where its first frame begins. Stacks lie at multiples of their class, so without the shift the hot frames of all of them
+  /// would share a few sets of the caches (the sieve's 2,000 goroutines: 105 ms instead of 85). It stays well inside the top
+  /// page, which is committed anyway.
+  char* start() const {
+    constexpr std::uintptr_t kColours = 16, kStep = 64;
+    if (cls == kOwnMapping) return hi;
+    return hi - (reinterpret_cast<std::uintptr_t>(hi) >> (14 + 2 * cls)) % kColours * kStep;
+  }
   /// The size as users ask for it.
   std::size_t limit() const { return cls == kOwnMapping ? bytes() : kStackClassBytes[cls]; }
 };

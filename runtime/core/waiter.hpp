@@ -167,7 +167,7 @@ struct Waiter : WinWord<Waiter> {
 
 /// pop_winner() of any queue of nodes; tests/model has its own.
 template <class Queue>
-auto take_winner(Queue& queue, Outcome how) -> decltype(peek(queue.first)) {
+WEFT_ALWAYS_INLINE auto take_winner(Queue& queue, Outcome how) -> decltype(peek(queue.first)) {
   while (auto* n = peek(queue.first)) {
     queue.remove(n);
     auto* w = n->waiter;
@@ -182,7 +182,7 @@ auto take_winner(Queue& queue, Outcome how) -> decltype(peek(queue.first)) {
   return nullptr;
 }
 
-inline WaitNode* WaitQueue::pop_winner(Outcome how) {
+WEFT_ALWAYS_INLINE WaitNode* WaitQueue::pop_winner(Outcome how) {
   return take_winner(*this, how);
 }
 

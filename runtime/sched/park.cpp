@@ -250,9 +250,7 @@ void commit_preempted(M*, G* from, void*) {
   wake_one();
 }
 
-}  // namespace
-
-void yield_now(M* mp) {
+WEFT_ALWAYS_INLINE void yield_now(M* mp) {
   SCHED_POINT("yield");
   G* gp = mp->curg;
   P* pp = mp->p;
@@ -271,6 +269,8 @@ void yield_now(M* mp) {
   mp->commit_call = commit_yield;
   leave(mp, gp);
 }
+
+}  // namespace
 
 void safepoint_now(M* mp) {
   G* gp = mp->curg;

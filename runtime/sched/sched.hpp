@@ -143,7 +143,6 @@ void set_timeout(G* gp, std::uint64_t ticket, std::int64_t deadline);
 /// This caller's waiter: the G's, or the plain thread's.
 Waiter* my_waiter();
 
-void yield_now(M* mp);
 /// Slow half of a safepoint: switches out if asked to.
 void safepoint_now(M* mp);
 /// First thing of runtime calls that may be called for long without parking.

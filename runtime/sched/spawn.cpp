@@ -200,7 +200,7 @@ bool bind_stack(P* pp, G* gp) {
   s->owner.store(gp, memory_order_relaxed);
   arch::san_fresh_stack(s->san, s->lo, s->bytes());
   gp->stack = s;
-  gp->ctx = arch::make_context(s->hi, s->bytes(), g_entry);
+  gp->ctx = arch::make_context(s->start(), s->bytes(), g_entry);
   gp->started = true;
   return true;
 }

@@ -59,6 +59,7 @@ WEFT_ALWAYS_INLINE G* take_runnext(P* pp) {
 
 /// The next of the P's own queues: Gs that have run and those that have not take turns.
 WEFT_ALWAYS_INLINE G* take_queued(P* pp) {
+  if (pp->fresh.empty()) return pp->ring.pop(pp->solo);
   if ((pp->fresh_turn = !pp->fresh_turn))
     if (G* gp = pp->fresh.pop(pp->solo)) return gp;
   if (G* gp = pp->ring.pop(pp->solo)) return gp;
