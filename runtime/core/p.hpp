@@ -38,7 +38,7 @@ inline constexpr std::uint32_t kFreeCapacity = 512;
 
 enum Attention : std::uint32_t {
   kAttendStop = 1,   // the world stops, or the run ends
-  kAttendTimer = 2,  // a timer of this P is due
+  kAttendLoop = 2,   // others wait for their turn: a timer of this P is due, or a slice is over
 };
 
 struct alignas(arch::kCacheLine) P {
@@ -55,6 +55,8 @@ struct alignas(arch::kCacheLine) P {
   std::uint64_t next_id = 0;
   std::atomic<std::uint64_t> created{0};
   std::atomic<std::uint64_t> ended{0};
+
+  std::atomic<std::uint32_t> woken_to{0};  // place in `ring` up to which somebody waits whose time or descriptor has come
 
   // --- waking for a lone runnext (sched/idle.cpp) ---
   std::atomic<std::uint32_t> lone_left{0};    // so many more are not worth a wake-up
@@ -77,6 +79,7 @@ struct alignas(arch::kCacheLine) P {
   // --- sysmon's memory of it ---
   std::uint64_t seen_switches = 0;
   std::int64_t seen_since = 0;
+  std::uint64_t seen_tick = 0;
 
   bool has_local_work() const {
     return ring.size() || fresh.size() || runnext.load(memory_order_seq_cst) != nullptr;  // [idle] last look

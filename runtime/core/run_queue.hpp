@@ -89,6 +89,10 @@ class RunQueue {
 
   Atomic<std::uint32_t>& fence_word() { return tail_; }
 
+  /// Places in the queue, for comparisons: whoever was pushed when tail() was t waits while before(t).
+  std::uint32_t tail() const { return peek(tail_); }
+  bool before(std::uint32_t t) const { return static_cast<std::int32_t>(t - peek(head_)) > 0; }
+
  private:
   Atomic<std::uint32_t> head_;
   Atomic<std::uint32_t> tail_;

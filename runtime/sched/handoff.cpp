@@ -130,7 +130,7 @@ void exit_syscall() noexcept {
     pp->m = mp;
     set_status(mp->curg, GStatus::Syscall, GStatus::Running);
     if (WEFT_UNLIKELY(peek(mp->abandoned))) stay_if_abandoned(mp);
-    if (WEFT_UNLIKELY(peek(pp->attention) & kAttendStop)) safepoint_now(mp);
+    if (WEFT_UNLIKELY(peek(pp->attention))) safepoint_now(mp);
   } else {
     reacquire_p(mp);
   }

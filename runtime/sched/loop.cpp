@@ -55,7 +55,7 @@ bool stop_requested(P* pp) { return peek(pp->attention) & kAttendStop; }
 
 // Fires what is due on this P; reads the clock only if it has timers at all.
 void attend_timers(P* pp) {
-  pp->attention.fetch_and(~static_cast<std::uint32_t>(kAttendTimer), memory_order_relaxed);
+  pp->attention.fetch_and(~static_cast<std::uint32_t>(kAttendLoop), memory_order_relaxed);
   if (!pp->timers.idle()) run_timers(pp, arch::clock_now());
 }
 

@@ -105,8 +105,12 @@ void ready(G* gp) {
 void ready_back(G* gp) {
   set_status(gp, GStatus::Waiting, GStatus::Runnable);
   M* mp = current_m();
-  if (mp && mp->p) {
-    put_back(mp->p, gp);
+  if (P* pp = mp ? mp->p : nullptr) {
+    // First come, first served, but before those that have a slice of their own to begin.
+    G* none = nullptr;
+    if (!peek(pp->runnext) && pp->runnext.compare_exchange_strong(none, gp, memory_order_seq_cst)) return;  // [runnext] [idle]
+    put_back(pp, gp);
+    pp->woken_to.store(pp->ring.tail(), memory_order_relaxed);
   } else {
     put_global(gp);
     wake_one();
@@ -124,6 +128,7 @@ void ready_list(GList& list) {
     return;
   }
   while (G* gp = list.pop()) put_back(pp, gp);
+  pp->woken_to.store(pp->ring.tail(), memory_order_relaxed);
   publish_fence(pp->ring.fence_word());  // [idle] before wake_one() looks
   wake_one();
 }

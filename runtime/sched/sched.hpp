@@ -120,7 +120,8 @@ void park_call(M* mp, WaitReason reason, const void* object, void (*commit)(M*, 
 /// A parked G whose wait the caller has won becomes runnable: next on this P, or in the global queue.
 /// Stack: any. P: any, also none (plain threads, sysmon). Locks: none of the scheduler's.
 void ready(G* gp);
-/// The same, to the back of this P's queue: for those whose time has come, so that they keep their order. No wake-up.
+/// The same for those whose time has come: next on this P if nobody is, else at the back of its queue, so that they keep their
+/// order. No wake-up.
 void ready_back(G* gp);
 /// Several at once, in order, to the back of this P's queue.
 void ready_list(GList& list);

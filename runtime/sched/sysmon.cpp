@@ -2,7 +2,7 @@
 //
 // It sleeps to the earliest of: the end of a slice, the next timer of a running P, the next look at a blocking call; and on a
 // futex when nobody runs. At each look, for each P:
-//   running   no switch for a slice: the G is asked to give way at its next safepoint (2 ms if a timer of this P is due)
+//   slice     no switch for one: the G is asked to give way (2 ms if a timer is due or somebody woken waits), also one that makes short calls
 //   timers    due: the P is told; an idle P, if there is one, comes and fires them
 //   runnext   lingers although a P is idle: somebody is woken for it
 //   syscall   lasts and somebody could use the P: retaken
@@ -25,7 +25,7 @@ namespace {
 
 constexpr std::int64_t kMs = 1'000'000;
 constexpr std::int64_t kSlice = 10 * kMs;
-constexpr std::int64_t kSliceWithDueTimer = 2 * kMs;
+constexpr std::int64_t kShortSlice = 2 * kMs;
 constexpr std::int64_t kLingerLook = 1 * kMs;
 constexpr std::int64_t kCallLook = 200'000;
 constexpr std::int64_t kRetryRefused = 10 * kMs;
@@ -55,30 +55,39 @@ void ask_to_yield(P* pp) {
     if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
 }
 
-std::int64_t look_at_running(P* pp, std::int64_t now) {
-  std::int64_t next = kNever;
-  const bool someone_idle = sched.idle_ps_count.load(memory_order_seq_cst) != 0;  // [idle]
+/// Is somebody's turn, a G's or a timer's, overdue on this P? The G that has it is asked to give way: at its next safepoint, or
+/// when it comes back from its call, however short its calls are. Returns when to look again.
+std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
   const std::uint64_t s = peek(pp->switches);
-  const bool moved = s != pp->seen_switches;
-  if (moved) {
+  if (s != pp->seen_switches) {
     pp->seen_switches = s;
     pp->seen_since = now;
   }
+  std::int64_t next = kNever;
   const std::int64_t due = pp->timers.earliest();
-  std::int64_t slice = kSlice;
+  std::int64_t slice = pp->ring.before(peek(pp->woken_to)) ? kShortSlice : kSlice;
   if (due <= now) {
-    slice = kSliceWithDueTimer;
-    pp->attention.fetch_or(kAttendTimer, memory_order_relaxed);
-    if (someone_idle) wake_one();
-  } else if (due < next) {
+    slice = kShortSlice;
+    pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
+  } else {
     next = due;
   }
   if (now - pp->seen_since >= slice) {
-    ask_to_yield(pp);
+    if (in_call)
+      pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
+    else
+      ask_to_yield(pp);
     pp->seen_since = now;
   }
-  if (pp->seen_since + slice < next) next = pp->seen_since + slice;
+  return pp->seen_since + slice < next ? pp->seen_since + slice : next;
+}
+
+std::int64_t look_at_running(P* pp, std::int64_t now) {
+  const bool someone_idle = sched.idle_ps_count.load(memory_order_seq_cst) != 0;  // [idle]
+  const bool moved = peek(pp->switches) != pp->seen_switches;
+  std::int64_t next = look_at_slice(pp, now, false);
   if (someone_idle) {
+    if (pp->timers.earliest() <= now) wake_one();
     if (!moved && pp->has_local_work()) {
       pp->lone_skip.store(0, memory_order_relaxed);
       pp->lone_left.store(0, memory_order_relaxed);
@@ -90,9 +99,10 @@ std::int64_t look_at_running(P* pp, std::int64_t now) {
 }
 
 std::int64_t look_at_call(P* pp, std::int64_t now) {
+  std::int64_t next = look_at_slice(pp, now, true);
   const std::uint64_t tick = peek(pp->syscall_tick);
-  if (tick != pp->seen_switches || pp->syscall_since.load(memory_order_relaxed) == 0) {
-    pp->seen_switches = tick;
+  if (tick != pp->seen_tick || pp->syscall_since.load(memory_order_relaxed) == 0) {
+    pp->seen_tick = tick;
     pp->syscall_since.store(now, memory_order_relaxed);
     return now + kCallLook;
   }
@@ -104,7 +114,8 @@ std::int64_t look_at_call(P* pp, std::int64_t now) {
     retake_p(pp);
     return now + kCallLook;
   }
-  return now + (wanted ? kCallLook : kMs);
+  const std::int64_t again = now + (wanted ? kCallLook : kMs);
+  return again < next ? again : next;
 }
 
 // Returns when to look again.

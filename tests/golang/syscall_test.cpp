@@ -27,11 +27,14 @@ TEST(Scheduler, SystemCallsDoNotStarveASleepOnOneProc) {  // 50
           safepoint();
         }
       });
-    for (int i = 0; i < 5; i++) {
+    // The best of some: a busy machine may delay any one of them.
+    auto best = 1h + 0ns;
+    for (int i = 0; i < 10; i++) {
       const Time before = now();
       sleep_for(10ms);
-      EXPECT_LT(now() - before, 5s);
+      best = std::min(best, now() - before);
     }
+    EXPECT_LT(best, 18ms) << "a slice of others came first";
     stop = true;
     wg.wait();
   });
