@@ -2,6 +2,9 @@
 //
 // An array, not a list through the descriptors: taking a batch out of two million queued Gs must not walk cold memory, and lets
 // the taker prefetch all of them at once. Guarded by Sched::mu.
+//
+// Two kinds: those that have run hold a stack and are nearer to giving it back than those that have not are to needing theirs.
+// Behind a burst of newcomers in one common queue, all of them would be holding stacks before the first one could end.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,8 @@
 
 namespace weft::rt {
 
-class GlobalQueue {
+/// One ring of it.
+class GlobalRing {
  public:
   std::uint32_t size() const { return static_cast<std::uint32_t>(tail_ - head_); }
 
@@ -61,6 +65,45 @@ class GlobalQueue {
   std::uint64_t capacity_ = 0;  // a power of two
   std::uint64_t head_ = 0;
   std::uint64_t tail_ = 0;
+};
+
+class GlobalQueue {
+ public:
+  std::uint32_t size() const { return started_.size() + fresh_.size(); }
+
+  void push(G* const* gs, std::uint32_t n) {
+    while (n > 0) {
+      // As long a run of one kind as there is.
+      std::uint32_t k = 1;
+      while (k < n && gs[k]->started == gs[0]->started) k++;
+      (gs[0]->started ? started_ : fresh_).push(gs, k);
+      gs += k;
+      n -= k;
+    }
+  }
+
+  /// Takes `n` (at most size()): the oldest of each kind, three of those that have run for one that has not.
+  void pop(G** out, std::uint32_t n) {
+    std::uint32_t fresh = n == 1 ? (turn_++ % 4 == 3) : n / 4;
+    if (fresh > fresh_.size()) fresh = fresh_.size();
+    std::uint32_t started = n - fresh;
+    if (started > started_.size()) {
+      started = started_.size();
+      fresh = n - started;
+    }
+    started_.pop(out, started);
+    fresh_.pop(out + started, fresh);
+  }
+
+  void free_all() {
+    started_.free_all();
+    fresh_.free_all();
+  }
+
+ private:
+  GlobalRing started_;
+  GlobalRing fresh_;
+  std::uint8_t turn_ = 0;
 };
 
 }  // namespace weft::rt

@@ -82,23 +82,30 @@ bool TimerHeap::add(TimerNode* t) {
 }
 
 unsigned TimerHeap::expire(std::int64_t now) {
+  struct Due {
+    TimerNode* node;
+    void (*fire)(TimerNode* which, std::uint64_t ticket, std::int64_t now);
+    std::uint64_t ticket;
+  };
+  constexpr unsigned kAtOnce = 16;
   unsigned fired = 0;
   // Only what was due at the start: a callback that arms a timer for now must not keep the caller here.
   for (;;) {
+    Due due[kAtOnce];
+    unsigned n = 0, popped = 0;
     lock_.lock();
-    if (entries_.empty() || entries_[0].when > now) {
-      lock_.unlock();
-      return fired;
+    while (n < kAtOnce && !entries_.empty() && entries_[0].when <= now) {
+      TimerNode* t = entries_[0].node;
+      const TimerNode::Ops* const ops = t->ops;
+      if (!ops->claim || ops->claim(t)) due[n++] = {t, ops->fire, t->ticket};
+      remove_at(0);  // the last touch of *t: an owner that sees it disarmed may free it
+      popped++;
     }
-    TimerNode* t = entries_[0].node;
-    const TimerNode::Ops* const ops = t->ops;
-    const std::uint64_t ticket = t->ticket;
-    const bool alive = !ops->claim || ops->claim(t);
-    remove_at(0);  // the last touch of *t: an owner that sees it disarmed may free it
-    publish();
+    if (popped != 0) publish();
     lock_.unlock();
-    if (alive) ops->fire(t, ticket, now);
-    fired++;
+    if (popped == 0) return fired;
+    for (unsigned i = 0; i < n; i++) due[i].fire(due[i].node, due[i].ticket, now);
+    fired += popped;
   }
 }
 

@@ -167,7 +167,7 @@ G* find_work(M* mp) {
     if (gp) {
       found_work(mp, gp);
       // A timer of ours that is due before sysmon looks again: nobody else would notice while gp runs.
-      if (WEFT_UNLIKELY(pp->timers.earliest() < sysmon_next_look())) sysmon_wake();
+      if (WEFT_UNLIKELY(pp->timers.earliest() < sysmon_next_look() - kTimerSlack)) sysmon_wake();
       return gp;
     }
     if (G* gp = sleep_until_work(mp)) return found_work(mp, gp);

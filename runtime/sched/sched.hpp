@@ -262,6 +262,9 @@ void sysmon_stop();
 bool sysmon_running();
 /// Somebody runs again, or has a timer that is due before sysmon's next look.
 void sysmon_wake();
+/// How much later than a timer sysmon may look at the P that it belongs to. A P that switches fires its timers itself, and
+/// nobody is asked to give way before a short slice is over: this saves sysmon from being woken for each timer.
+inline constexpr std::int64_t kTimerSlack = 1'000'000;
 /// When it will look next; kNever: asleep until woken.
 std::int64_t sysmon_next_look();
 /// Runs `f` on sysmon's thread soon. Async-signal-safe; one request of a kind at a time.

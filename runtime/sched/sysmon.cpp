@@ -70,7 +70,7 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
     slice = kShortSlice;
     pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
   } else {
-    next = due;
+    next = due < now + kTimerSlack && !in_call ? now + kTimerSlack : due;
   }
   if (now - pp->seen_since >= slice) {
     if (in_call)

@@ -12,7 +12,7 @@ void timer_arm(TimerNode* t) {
   M* mp = current_m();
   if (P* pp = mp ? mp->p : nullptr; WEFT_LIKELY(pp != nullptr)) {
     const std::int64_t when = t->when;
-    if (pp->timers.add(t) && when < sysmon_next_look() && !mp->curg->system) sysmon_wake();
+    if (pp->timers.add(t) && when < sysmon_next_look() - kTimerSlack && !mp->curg->system) sysmon_wake();
     return;
   }
   Outside outside(mp);
