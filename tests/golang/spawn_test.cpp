@@ -83,10 +83,9 @@ TEST(Scheduler, GoroutineIdsAreNeverReusedWhileARuntimeRuns) {
   EXPECT_EQ(goid(), 0u);
 }
 
-TEST(Scheduler, CreatingAndEndingAMillionGoroutinesKeepsMemoryFlat) {  // 75
-  each_run([] {
+void keeps_memory_flat(int batches) {
+  each_run([batches] {
     constexpr int kBatch = scaled(1000, 500);
-    constexpr int kBatches = scaled(350, 20);
     auto batch = [] {
       WaitGroup wg;
       for (int i = 0; i < kBatch; i++) wg.go([] {});
@@ -94,13 +93,16 @@ TEST(Scheduler, CreatingAndEndingAMillionGoroutinesKeepsMemoryFlat) {  // 75
     };
     for (int i = 0; i < 5; i++) batch();
     const size_t before = resident_bytes();
-    for (int i = 0; i < kBatches; i++) batch();
+    for (int i = 0; i < batches; i++) batch();
     if (!kTsan && !kAsan) {
       EXPECT_LT(resident_bytes(), before + (8u << 20));
     }
     eventually([] { return num_goroutines() == 1; });
   });
 }
+
+TEST(Scheduler, CreatingAndEndingAMillionGoroutinesKeepsMemoryFlat) { keeps_memory_flat(scaled(350, 20)); }  // 75
+TEST(Scheduler, DISABLED_TenMillionKeepMemoryFlat) { keeps_memory_flat(scaled(10'000, 100)); }
 
 TEST(Scheduler, RunReturnsWhatMainReturns) {
   EXPECT_EQ(run([] { return 7; }), 7);

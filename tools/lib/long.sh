@@ -16,6 +16,11 @@ soak() {
   fi
 }
 
+# What takes too long for every commit: a million guarded stacks, ten million goroutines, ten idle seconds.
+for exe in "$root"/build/tests/weft-test-{unit,golang}; do
+  soak "${exe##*/}, the long ones" "$exe" --gtest_also_run_disabled_tests --gtest_filter='*DISABLED_*'
+done
+
 for procs in 1 2 8 64; do
   soak "stress mix, $procs procs" \
     "$root/build/tools/weft-stress" mix --duration 10m --procs "$procs"
