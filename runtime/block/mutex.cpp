@@ -1,7 +1,7 @@
 // Mutex.
 //
 // Word       locked | queued (there may be waiters) | woken (a waiter or spinner is on its way) | starving.
-// Protocol   lock: one CAS. Contended: a few short spins while others run, then into the queue and park.
+// Protocol   lock: one CAS. Contended: a few spins while others run, then into the queue and park.
 //            unlock: one CAS. With waiters: ready the oldest; in normal mode the lock is free meanwhile and a newcomer may
 //            barge in, in starving mode it is handed over locked and newcomers queue.
 // Starving   A waiter that comes back after more than 1 ms and finds the lock taken switches the mode on; the one that is
@@ -26,8 +26,10 @@ using std::memory_order_acquire, std::memory_order_relaxed, std::memory_order_re
 
 struct MutexImpl {
   static constexpr std::int64_t kStarvingAfter = 1'000'000;
-  static constexpr int kSpins = 4;
-  static constexpr int kPausesPerSpin = 30;
+  // Each spin is twice as long as the one before: a holder that comes back soon has the word's line to itself meanwhile. All
+  // of them together are about what a park and a wake-up through the kernel take.
+  static constexpr int kSpins = 5;
+  static constexpr int kFirstSpin = 30;  // pauses
 
   std::atomic<std::uint32_t>& word;
   SpinLock& guard;
@@ -63,7 +65,7 @@ struct MutexImpl {
         if (!mine && (w & Mutex::kQueued) && !(w & Mutex::kWoken) &&
             word.compare_exchange_weak(w, w | Mutex::kWoken, memory_order_relaxed))
           mine = Mutex::kWoken;
-        for (int i = 0; i < kPausesPerSpin; i++) arch::cpu_pause();
+        for (int i = 0; i < kFirstSpin << spins; i++) arch::cpu_pause();
         spins++;
         continue;
       }
