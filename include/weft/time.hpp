@@ -25,6 +25,7 @@ void sleep_until_ns(std::int64_t deadline);
 /// Counted; a channel timer ends with its last handle, that of an after_func runs on.
 struct TimerHead;
 TimerHead* timer_make_chan(std::int64_t deadline, std::int64_t period);
+/// Room for the closure at `storage`; timer_start says that it is there. Until then timer_unref destroys none.
 TimerHead* timer_make_func(std::int64_t deadline, const ClosureOps* ops, void** storage, const void* site);
 void timer_start(TimerHead* t);
 void timer_ref(TimerHead* t);
@@ -130,16 +131,19 @@ RecvChan<Time> after(std::chrono::duration<Rep, Period> d) {
 }
 
 /// Runs `f(args...)` in a goroutine of its own when the time has come. stop() returns true if f will not run; it does
-/// not wait for one that has begun. Dropping the Timer changes nothing.
+/// not wait for one that has begun. Dropping the Timer changes nothing. reset() may run f again, also while it runs: f and the
+/// arguments are passed as lvalues, each time the same ones; what can only be moved belongs into f.
 template <class Rep, class Period, class F, class... Args>
 [[gnu::always_inline]] inline Timer after_func(std::chrono::duration<Rep, Period> d, F&& f, Args&&... args) {
+  static_assert(std::is_invocable_v<std::decay_t<F>&, std::decay_t<Args>&...>,
+                "after_func may run f many times: f(args...) must be callable with lvalues");
   const void* site = detail::here();
   if (detail::is_nil_callable(f)) detail::fatal_nil_func();
   auto c = detail::bind(std::forward<F>(f), std::forward<Args>(args)...);
   using Closure = decltype(c);
-  // reset() may run it again: each firing copies nothing, it calls the closure in place.
+  // reset() may run it again: each firing calls the closure in place and leaves it as it is.
   static constexpr detail::ClosureOps kCall{
-      [](void* self) { (*static_cast<Closure*>(self))(); },
+      [](void* self) { static_cast<Closure*>(self)->again(); },
       [](void* self) { std::destroy_at(static_cast<Closure*>(self)); },
       sizeof(Closure),
       alignof(Closure),

@@ -5,11 +5,12 @@
 //            nothing stale is ever received. An armed one holds no reference: it ends with its last handle. Firing takes one
 //            under the heap's lock (claim), and freeing disarms under that lock first: one of the two sees the other.
 // Function   An armed one holds a reference: it fires even if every handle is gone. Each firing is a goroutine of its own that
-//            calls the closure in place.
+//            calls the closure in place, with lvalues: a later one finds it as the first did.
 // Generation stop and reset change `generation` under `mu`; a firing that is under way finds another one and does nothing.
 // Orders     [timer-refs] as [chan-ref] in include/weft/chan.hpp.
 #include <weft/time.hpp>
 
+#include <memory>
 #include <new>
 
 #include "runtime/base/check.hpp"
@@ -32,6 +33,7 @@ struct TimerHead {
   std::atomic<std::uint32_t> refs{1};
   const ClosureOps* ops = nullptr;
   void* closure = nullptr;
+  bool built = false;  // the closure's constructor has returned; written before the timer is shared
   const void* site = nullptr;
 };
 
@@ -49,7 +51,7 @@ TimerHead* head_of(TimerNode* n) {
 
 void drop_ref(TimerHead* t) {
   if (t->refs.fetch_sub(1, memory_order_acq_rel) != 1) return;  // [timer-refs]
-  if (t->ops) t->ops->destroy(t->closure);
+  if (t->built) t->ops->destroy(t->closure);
   ::operator delete(t->closure, std::align_val_t(t->ops->align));
   delete t;
 }
@@ -160,17 +162,18 @@ TimerHead* timer_make_chan(std::int64_t deadline, std::int64_t period) {
 
 TimerHead* timer_make_func(std::int64_t deadline, const ClosureOps* ops, void** storage, const void* site) {
   need_runtime();
-  auto* t = new TimerHead;
+  auto t = std::make_unique<TimerHead>();
   t->closure = ::operator new(ops->size, std::align_val_t(ops->align));
   t->ops = ops;
   t->site = site;
   t->node.ops = &kFuncOps;
   t->node.when = deadline;
   *storage = t->closure;
-  return t;
+  return t.release();
 }
 
 void timer_start(TimerHead* t) {
+  t->built = true;
   t->refs.fetch_add(1, memory_order_relaxed);  // the armed one's
   t->mu.lock();
   arm(t, t->node.when);

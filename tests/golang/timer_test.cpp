@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <vector>
 
 #include "tests/support/support.hpp"
@@ -103,6 +104,53 @@ TEST(AfterFunc, RunsInItsOwnGoroutineAndMayBlock) {
         1ms, [](Chan<std::string> o, std::string v) { o.send(v); }, out, s);
     s = "changed";
     EXPECT_EQ(out.recv_or(), "copied");
+  });
+}
+
+TEST(AfterFunc, EachFiringGetsTheSameFunctionAndArguments) {
+  // What runs it: && would use it up.
+  struct Greets {
+    std::string greeting;
+    void operator()(const Chan<std::string>& out, std::string who) & { out.send(greeting + who); }
+    void operator()(const Chan<std::string>& out, std::string) && {
+      out.send("called as a temporary");
+    }
+  };
+  each_run([] {
+    Chan<std::string> out = make_chan<std::string>();
+    const std::string long_enough_to_be_moved(100, 'x');
+    Timer t = after_func(0ns, Greets{"hello "}, out, long_enough_to_be_moved);
+    for (int i = 0; i < 3; i++) {
+      EXPECT_EQ(out.recv_or(), "hello " + long_enough_to_be_moved) << "firing " << i;
+      t.reset(0ns);
+    }
+    EXPECT_EQ(out.recv_or(), "hello " + long_enough_to_be_moved);
+    // What can only be moved stays in the function.
+    Chan<int> numbers = make_chan<int>();
+    Timer u = after_func(0ns, [numbers, p = std::make_unique<int>(7)] { numbers.send(*p); });
+    EXPECT_EQ(numbers.recv_or(), 7);
+    u.reset(0ns);
+    EXPECT_EQ(numbers.recv_or(), 7);
+  });
+}
+
+TEST(AfterFunc, AFunctionThatCannotBeMovedInIsNeitherRunNorDestroyed) {
+  struct Stubborn {
+    int* alive;
+    bool moves_once = true;
+    explicit Stubborn(int* count) : alive(count) { ++*alive; }
+    Stubborn(Stubborn&& o) : alive(o.alive), moves_once(false) {
+      if (!o.moves_once) throw std::runtime_error("does not move");
+      ++*alive;
+    }
+    ~Stubborn() { --*alive; }
+    void operator()() { ADD_FAILURE() << "ran"; }
+  };
+  each_run([] {
+    int alive = 0;
+    EXPECT_THROW((void)after_func(0ns, Stubborn(&alive)), std::runtime_error);
+    EXPECT_EQ(alive, 0);
+    yield();
   });
 }
 

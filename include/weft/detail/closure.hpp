@@ -18,7 +18,8 @@ struct ClosureOps {
   std::size_t align;
 };
 
-/// f and its arguments, decay-copied as std::thread does.
+/// f and its arguments, decay-copied as std::thread does. Calling it uses them up; again() passes them as lvalues, so that it
+/// may run as often as one likes.
 template <class F, class... Args>
 struct Bound {
   F f;
@@ -27,12 +28,16 @@ struct Bound {
   void operator()() {
     std::apply([this](Args&... a) { (void)std::invoke(std::move(f), std::move(a)...); }, args);
   }
+  void again() {
+    std::apply([this](Args&... a) { (void)std::invoke(f, a...); }, args);
+  }
 };
 
 template <class F>
 struct Bound<F> {
   F f;
   void operator()() { (void)std::invoke(std::move(f)); }
+  void again() { (void)std::invoke(f); }
 };
 
 template <class F, class... Args>
