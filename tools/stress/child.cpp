@@ -298,8 +298,6 @@ int run_child(const Run& run, Status* status) {
   weft::Config config;
   config.procs = run.procs;
   config.seed = run.seed | 1;  // 0 would be a fresh one
-  config.on_stuck = [](const weft::StuckReport&) {
-  };  // our threads will go on; if not, that is a hang
   for (std::uint64_t session = 0; !rounds.over(); session++) {
     if (session % 4 == 3) {
       weft::dump_on_signal(SIGQUIT);
