@@ -279,6 +279,7 @@ int select(prioritized_t, Cases&&... cases) {
 
 /// select over cases known at run time. Cases are numbered in the order they were added; operands are evaluated then.
 /// Owns what send is given. May wait again: receive cases are armed anew, a send that has happened is off.
+/// Errors: waiting on more than 65,535 cases panics; try_wait and wait_for count as one case.
 class Selector {
  public:
   template <class T, bool S, class... Out>
@@ -359,9 +360,9 @@ class Selector {
 
   void add(std::unique_ptr<Any> c) { cases_.push_back(std::move(c)); }
   int go(const detail::SelectCase& last) {
-    raw_.assign(cases_.size() + 1, detail::SelectCase{});
+    raw_.assign(cases_.size(), detail::SelectCase{});
     for (std::size_t i = 0; i < cases_.size(); i++) cases_[i]->fill(raw_[i]);
-    raw_.back() = last;
+    if (last.kind != detail::CaseKind::Off) raw_.push_back(last);
     const int i = detail::select_go(raw_.data(), static_cast<int>(raw_.size()), false);
     if (i == static_cast<int>(cases_.size())) return -1;
     cases_[static_cast<std::size_t>(i)]->finish(raw_[static_cast<std::size_t>(i)]);

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <vector>
 
 #include "runtime/base/check.hpp"
@@ -30,6 +31,10 @@ using weft::detail::CaseKind;
 using weft::detail::SelectCase;
 
 constexpr int kInline = 16;
+// The counts in the descriptor have 16 bits, and a select of more is a loop over all of them each time.
+constexpr int kCasesMax = 65'535;
+static_assert(kCasesMax <= std::numeric_limits<decltype(G::nodes_count)>::max());
+static_assert(kCasesMax <= std::numeric_limits<decltype(G::nodes_capacity)>::max());
 
 bool is_chan(const SelectCase& s) { return (s.kind == CaseKind::Recv || s.kind == CaseKind::Send) && s.chan; }
 
@@ -313,6 +318,7 @@ using namespace rt;
 
 int select_go(SelectCase* cases, int n, bool prioritized) {
   SCHED_POINT("select");
+  if (WEFT_UNLIKELY(n > kCasesMax)) panic_runtime("select: too many cases (max 65535)");
   poll_preempt(current_m());
   int otherwise = -1, timeout = -1;
   std::int64_t deadline = kNever;

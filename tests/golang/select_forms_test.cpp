@@ -414,5 +414,33 @@ TEST(Select, SelectorWithManyCases) {
   });
 }
 
+TEST(Select, MoreCasesThanItCanCountPanic) {
+  constexpr int kMost = 65'535;
+  in_run({2, 1}, [] {
+    const Chan<int> quiet = make_chan<int>();
+    const Chan<int> last = make_chan<int>();
+    const Chan<int> chosen = make_chan<int>();
+    go_parked("select", [=] {
+      Selector s;
+      for (int i = 0; i < kMost - 1; i++) s.recv(quiet);
+      s.recv(last);
+      chosen.send(s.wait());
+    });
+    last.send(1);
+    EXPECT_EQ(chosen.recv(), kMost - 1);
+
+    Selector s;
+    for (int i = 0; i < kMost; i++) s.recv(quiet);
+    const char* text = "select: too many cases (max 65535)";
+    EXPECT_EQ(panic_of([&] { s.try_wait(); }), text) << "the default counts";
+    s.recv(quiet);
+    EXPECT_EQ(panic_of([&] { s.wait(); }), text);
+    EXPECT_TRUE(runtime_panic([&] { s.wait_for(1ms); }));
+    // Nothing has been left in the channel's queue.
+    go([=] { quiet.send(5); });
+    EXPECT_EQ(quiet.recv(), 5);
+  });
+}
+
 }  // namespace
 }  // namespace weft::test
