@@ -8,8 +8,9 @@
 
 namespace weft::rt {
 
-/// Prints "fatal error: TEXT", then what the reporter of the layers above adds (stacks), exits with 2. The text is
-/// formatted into a fixed buffer and written with write(2): usable anywhere but in signal handlers.
+/// Prints "fatal error: TEXT", then what the reporter of the layers above adds (stacks), exits with 2. Of several threads
+/// the first does, the others never come back. The text is formatted into a fixed buffer and written with write(2): usable
+/// anywhere but in signal handlers.
 [[noreturn]] void fatalf(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 [[noreturn]] void check_failed(const char* what, const char* file, int line);

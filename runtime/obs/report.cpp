@@ -21,7 +21,6 @@
 #include <string>
 #include <typeinfo>
 
-#include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/emit.hpp"
 #include "runtime/block/panic.hpp"
@@ -36,7 +35,6 @@ namespace {
 
 std::terminate_handler previous = nullptr;
 std::atomic<G*> reporting{nullptr};   // whose panic is being reported
-std::atomic<int> fatal_thread{0};     // whose fatal error is being reported
 volatile bool describing = false;     // user code runs: what()
 
 [[noreturn]] void pass_on() {
@@ -202,13 +200,8 @@ void claim(G* gp) {
 
 // ---- fatal errors --------------------------------------------------------------------------------------------------
 
-// After "fatal error: ..." has been printed. Returning ends the process with 2.
+// After "fatal error: ..." has been printed; once in a process.
 void on_fatal() {
-  int nobody = 0;
-  if (!fatal_thread.compare_exchange_strong(nobody, arch::thread_id(), memory_order_relaxed)) {
-    if (nobody == arch::thread_id()) return;  // a fatal error of the report itself
-    for (;;) ::pause();
-  }
   sched.panicking.store(true, memory_order_relaxed);
   const Traceback level = traceback_level();
   if (level != Traceback::None) {
@@ -265,7 +258,6 @@ void print_all_others(std::string* copy) {
 
 void reports_install() {
   reporting.store(nullptr, memory_order_relaxed);
-  fatal_thread.store(0, memory_order_relaxed);
   fatal_reporter = on_fatal;
   stuck_reporter = report_stuck;
   const std::terminate_handler before = std::set_terminate(on_terminate);

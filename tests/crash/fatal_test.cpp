@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/support/child.hpp"
 #include "tests/support/support.hpp"
@@ -125,6 +126,45 @@ TEST(Fatal, DestroyingAWaitGroupInUse) {
   EXPECT_EQ(c.status, 2) << c.report();
   EXPECT_TRUE(c.says("fatal error: ")) << c.report();
   EXPECT_EQ(c.out, "") << c.report();
+}
+
+TEST(Fatal, OfManyAtOnceOneIsReported) {
+  for (int round = 0; round < 5; round++) {
+    const Child c = child([] {
+      run(
+          [] {
+            static std::atomic<int> ready{0};
+            for (int i = 0; i < 8; i++)
+              go([] {
+                ready++;
+                while (ready < 8) safepoint();
+                fatal("everybody gives up");
+              });
+            (void)make_chan<int>().recv();
+          },
+          Machine{8, 1}.config());
+    });
+    if (!c.ran) continue;
+    expect_fatal(c, "everybody gives up\n\ngoroutine ");
+    EXPECT_EQ(c.count(" [running]:\n"), 1) << c.report();
+  }
+}
+
+TEST(Fatal, OfPlainThreadsAtOnceOneIsReported) {
+  const Child c = child([] {
+    Runtime rt{Machine{1, 1}.config()};
+    if (rt.start()) std::_Exit(9);
+    static std::atomic<int> ready{0};
+    std::vector<std::thread> all;
+    for (int i = 0; i < 8; i++)
+      all.emplace_back([] {
+        ready++;
+        while (ready < 8) std::this_thread::yield();
+        fatal("every thread gives up");
+      });
+    for (std::thread& t : all) t.join();
+  });
+  expect_fatal(c, "every thread gives up\n");
 }
 
 TEST(Fatal, GoBeforeAnyRuntimeRuns) {
