@@ -39,6 +39,9 @@ namespace weft::arch {
 
 inline constexpr std::size_t kCacheLine = 64;
 
+/// What stands before it is done before what stands after it, as a signal handler on the same thread sees it. No instruction.
+WEFT_ALWAYS_INLINE void order_for_signals() { asm volatile("" ::: "memory"); }
+
 /// Tells the CPU that this is a spin loop.
 WEFT_ALWAYS_INLINE void cpu_pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -24,7 +24,7 @@ AwaitGate::AwaitGate() : impl_(new Impl) {}
 AwaitGate::~AwaitGate() { delete impl_; }
 
 bool AwaitGate::wait() {
-  poll_preempt(current_m());
+  Inside inside;
   Impl& g = *impl_;
   g.lock.lock();
   if (!g.open) {
@@ -47,7 +47,8 @@ namespace {
 
 template <class G>
 void open_gate(G& g, bool lost) {
-  Outside outside(current_m());
+  Inside inside;
+  Outside outside(inside.m);
   g.lock.lock();
   g.open = true;
   g.lost = lost;

@@ -28,6 +28,7 @@ WEFT_ALWAYS_INLINE std::size_t after(const ChanCore* c, std::size_t i) { return 
 [[noreturn]] WEFT_COLD void panic_closed() { panic_runtime("send on closed channel"); }
 
 [[noreturn]] WEFT_COLD void block_for_ever(WaitReason reason) {
+  Inside inside;
   Waiter* w = my_waiter();
   const std::uint64_t ticket = w->begin();
   w->node.racy = true;
@@ -159,25 +160,17 @@ WEFT_NOINLINE RecvStatus recv_on_thread(ChanCore* c, void* elem, std::int64_t de
   return recv_until(nullptr, &outside, c, elem, deadline);
 }
 
-/// The M after a look whether somebody wants this G to stop here; null on a plain thread.
-WEFT_ALWAYS_INLINE M* polled_m() {
-  M* mp = current_m();
-  if (WEFT_UNLIKELY(mp && peek(mp->curg->preempt))) {
-    safepoint_now(mp);
-    mp = current_m();
-  }
-  return mp;
-}
-
 WEFT_ALWAYS_INLINE bool send_until(ChanCore* c, void* elem, std::int64_t deadline) {
   SCHED_POINT("chan send");
-  M* mp = polled_m();
+  Inside inside;
+  M* mp = inside.m;
   return WEFT_LIKELY(mp != nullptr) ? send_until(mp, nullptr, c, elem, deadline) : send_on_thread(c, elem, deadline);
 }
 
 WEFT_ALWAYS_INLINE RecvStatus recv_until(ChanCore* c, void* elem, std::int64_t deadline) {
   SCHED_POINT("chan recv");
-  M* mp = polled_m();
+  Inside inside;
+  M* mp = inside.m;
   return WEFT_LIKELY(mp != nullptr) ? recv_until(mp, nullptr, c, elem, deadline) : recv_on_thread(c, elem, deadline);
 }
 
@@ -252,9 +245,9 @@ bool chan_recv(ChanHead* h, void* elem) {
 bool chan_try_send(ChanHead* h, void* elem) {
   if (!h) return false;
   ChanCore* c = core_of(h);
-  poll_preempt(current_m());
+  Inside inside;
   if (!maybe_sendable(c)) return false;
-  Outside outside(current_m());
+  Outside outside(inside.m);
   c->lock.lock();
   switch (attempt_send(c, elem)) {
     case Attempt::Done: return true;
@@ -268,9 +261,9 @@ bool chan_try_send(ChanHead* h, void* elem) {
 RecvStatus chan_try_recv(ChanHead* h, void* elem) {
   if (!h) return RecvStatus::Empty;
   ChanCore* c = core_of(h);
-  poll_preempt(current_m());
+  Inside inside;
   if (peek(c->count) == 0 && c->senders.empty() && !c->closed.load(memory_order_acquire)) return RecvStatus::Empty;  // [chan-closed]
-  Outside outside(current_m());
+  Outside outside(inside.m);
   c->lock.lock();
   switch (attempt_recv(c, elem)) {
     case Attempt::Done: return RecvStatus::Ok;
@@ -283,6 +276,7 @@ RecvStatus chan_try_recv(ChanHead* h, void* elem) {
 
 bool chan_send_until(ChanHead* h, void* elem, std::int64_t deadline) {
   if (!h) {
+    Inside inside;
     rt::sleep_until(deadline);
     return false;
   }
@@ -291,6 +285,7 @@ bool chan_send_until(ChanHead* h, void* elem, std::int64_t deadline) {
 
 RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
   if (!h) {
+    Inside inside;
     rt::sleep_until(deadline);
     return RecvStatus::Empty;
   }
@@ -300,8 +295,8 @@ RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
 void chan_close(ChanHead* h) {
   if (!h) panic_runtime("close of nil channel");
   ChanCore* c = core_of(h);
-  poll_preempt(current_m());
-  Outside outside(current_m());
+  Inside inside;
+  Outside outside(inside.m);
   c->lock.lock();
   if (peek(c->closed)) {
     c->lock.unlock();

@@ -65,7 +65,7 @@ std::error_code wait_fd(int fd, Io dir, std::optional<Time> deadline) {
   const std::int64_t until = deadline ? timed(deadline->time_since_epoch().count()) : kNever;
   G* gp = current_g();
   if (!gp) return wait_on_thread(fd, dir, until);
-  poll_preempt(current_m());
+  Inside inside;
   if (until <= arch::clock_now()) return Errc::deadline_exceeded;
   Waiter* w = &gp->waiter;
   FdWait f{fd, dir == Io::Write, until, plain_node(w, true)};

@@ -161,14 +161,21 @@ struct MutexImpl {
   }
 };
 
-void Mutex::lock_slow() { MutexImpl(*this).lock(this, kNever); }
+void Mutex::lock_slow() {
+  rt::Inside inside;
+  MutexImpl(*this).lock(this, kNever);
+}
 
 bool Mutex::lock_until(std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
+  rt::Inside inside;
   return MutexImpl(*this).lock(this, timed(deadline));
 }
 
-void Mutex::unlock_slow() { MutexImpl(*this).unlock(); }
+void Mutex::unlock_slow() {
+  rt::Inside inside;
+  MutexImpl(*this).unlock();
+}
 
 void Mutex::destroyed_in_use() {
   char who[256];

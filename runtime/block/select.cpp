@@ -319,11 +319,11 @@ using namespace rt;
 int select_go(SelectCase* cases, int n, bool prioritized) {
   SCHED_POINT("select");
   if (WEFT_UNLIKELY(n > kCasesMax)) panic_runtime("select: too many cases (max 65535)");
-  poll_preempt(current_m());
+  Inside inside;
   int otherwise = -1, timeout = -1;
   std::int64_t deadline = kNever;
   bool has_fd = false, has_any = false;
-  Outside outside(current_m());
+  Outside outside(inside.m);
   // 1. without locks
   ReadySet ready(prioritized, n);
   for (int i = 0; i < n; i++) {

@@ -52,6 +52,7 @@ constexpr std::int64_t kSlice = 10'000'000;
 
 bool settle_until(int n, std::int64_t deadline) {
   if (sched.state.load(memory_order_acquire) == RunState::Off) return true;  // [run-state] see sched/lifecycle.cpp
+  Inside inside;
   const auto want = static_cast<std::uint32_t>(n < 0 ? 0 : n);
   if (live_goroutines() <= want) return true;
   struct Count {

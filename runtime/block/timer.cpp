@@ -144,6 +144,7 @@ constexpr TimerNode::Ops kFuncOps{fire_func, nullptr, forget_func};
 
 TimerHead* timer_make_chan(std::int64_t deadline, std::int64_t period) {
   need_runtime();
+  Inside inside;
   auto* ct = new ChanTimer;
   ct->core.is_timer = true;
   ct->core.cap = 1;
@@ -162,6 +163,7 @@ TimerHead* timer_make_chan(std::int64_t deadline, std::int64_t period) {
 
 TimerHead* timer_make_func(std::int64_t deadline, const ClosureOps* ops, void** storage, const void* site) {
   need_runtime();
+  Inside inside;
   auto t = std::make_unique<TimerHead>();
   t->closure = ::operator new(ops->size, std::align_val_t(ops->align));
   t->ops = ops;
@@ -174,6 +176,7 @@ TimerHead* timer_make_func(std::int64_t deadline, const ClosureOps* ops, void** 
 
 void timer_start(TimerHead* t) {
   t->built = true;
+  Inside inside;
   t->refs.fetch_add(1, memory_order_relaxed);  // the armed one's
   t->mu.lock();
   arm(t, t->node.when);
@@ -203,6 +206,7 @@ bool timer_stop(TimerHead* t) {
 
 bool timer_reset(TimerHead* t, std::int64_t deadline, std::int64_t period) {
   need_runtime();
+  Inside inside;
   t->mu.lock();
   const bool was_armed = t->armed;
   const bool removed = was_armed && timer_remove(&t->node);
@@ -222,7 +226,7 @@ ChanHead* timer_chan(TimerHead* t) {
 }
 
 void sleep_until_ns(std::int64_t deadline) {
-  poll_preempt(current_m());
+  Inside inside;
   rt::sleep_until(deadline);
 }
 

@@ -30,7 +30,8 @@ struct WaitGroupImpl {
 
 void WaitGroup::add(int n) {
   SCHED_POINT("wait group add");
-  Outside outside(current_m());
+  Inside inside;
+  Outside outside(inside.m);
   WaitGroupImpl g(*this);
   const auto by = static_cast<std::uint64_t>(static_cast<std::int64_t>(n)) << 32;
   std::uint64_t s = peek(g.state);
@@ -76,7 +77,7 @@ void WaitGroup::add(int n) {
 
 void WaitGroup::wait() {
   SCHED_POINT("wait group wait");
-  poll_preempt(current_m());
+  Inside inside;
   WaitGroupImpl g(*this);
   std::uint64_t s = g.state.load(memory_order_acquire);  // [wait-group]
   if (s == 0 && !g.guard.held()) return;

@@ -54,6 +54,7 @@ struct alignas(arch::kCacheLine) G {
   bool select_ = false;    // parked with several nodes (in `nodes`)
   std::uint8_t stack_cls = 0;
   WaitReason reason = WaitReason::None;
+  std::atomic<std::uint8_t> depth{0};  // > 0: inside the runtime, which holds the P (sched.hpp: Inside)
   std::uint32_t since = 0;  // coarse tick (ms since start) when it parked
   [[no_unique_address]] arch::SanStack san;  // of a g0; empty in plain builds
   arch::Context ctx = nullptr;

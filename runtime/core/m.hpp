@@ -62,7 +62,6 @@ struct alignas(arch::kCacheLine) M {
   Rng rng;
   void* signal_stack = nullptr;
   std::vector<SpinLock*> commit_locks;  // of a select: the copy its commit unlocks from
-  std::uint32_t depth = 0;      // runtime depth: > 0 inside the runtime (preemption refuses)
 };
 
 static_assert(offsetof(M, curg) == 0, "include/weft/detail/poll_x86_64.hpp");

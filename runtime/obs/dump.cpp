@@ -107,6 +107,7 @@ namespace {
 
 /// The caller's goroutine first, then all others. Locks: none.
 void dump_to(Sink& out, bool* first) {
+  Inside inside;
   G* self = current_g();
   Frames own;
   if (self) collect_own_frames(&own);

@@ -43,6 +43,7 @@ volatile bool describing = false;     // user code runs: what()
 }
 
 [[noreturn]] void wait_for_ever() {
+  Inside inside;
   for (;;) {
     M* mp = current_m();
     if (mp && mp->p && !mp->curg->system)

@@ -69,7 +69,7 @@ void reacquire_p(M* mp) {
   if (acquire_idle_p(mp)) {
     sched.detached.fetch_sub(1, memory_order_relaxed);
     if (was == GStatus::Syscall) set_status(gp, GStatus::Syscall, GStatus::Running);
-    poll_preempt(mp);
+    if (WEFT_UNLIKELY(peek(gp->preempt))) safepoint_now(mp);
     return;
   }
   gp->reason = WaitReason::Syscall;
@@ -96,8 +96,24 @@ namespace weft::detail {
 
 using namespace rt;
 
+namespace {
+
+/// Inside, but no safepoint yet: the P is not there.
+struct InCall {
+  explicit InCall(M* mp) : gp(mp ? static_cast<G*>(mp->curg) : nullptr) {
+    if (gp) Inside::go_in(gp);
+  }
+  ~InCall() {
+    if (gp) Inside::go_out(gp);
+  }
+  G* gp;
+};
+
+}  // namespace
+
 void enter_syscall() {
-  M* mp = current_m();
+  Inside inside;
+  M* mp = inside.m;
   if (!mp || mp->curg->system) return;
   if (mp->call_depth++ > 0) return;
   SCHED_POINT("syscall enter");
@@ -120,6 +136,7 @@ void enter_syscall() {
 void exit_syscall() noexcept {
   const int saved = errno;
   M* mp = current_m();
+  InCall inside(mp);
   if (!mp || mp->curg->system || --mp->call_depth > 0) return;
   SCHED_POINT("syscall exit");
   P* pp = mp->old_p;
@@ -138,7 +155,8 @@ void exit_syscall() noexcept {
 }
 
 void enter_blocking() {
-  M* mp = current_m();
+  Inside inside;
+  M* mp = inside.m;
   if (!mp || mp->curg->system) return;
   if (mp->call_depth++ > 0) return;
   if (!mp->p) {

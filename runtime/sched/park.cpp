@@ -299,19 +299,17 @@ void safepoint_now(M* mp) {
 namespace weft {
 
 void yield() {
-  rt::M* mp = rt::current_m();
-  if (!mp || mp->curg->system) {
+  rt::Inside inside;
+  if (!inside.m || inside.m->curg->system) {
     std::this_thread::yield();
     return;
   }
-  rt::yield_now(mp);
+  rt::yield_now(inside.m);
 }
 
 namespace detail {
 
-void safepoint_slow() {
-  if (rt::M* mp = rt::current_m()) rt::safepoint_now(mp);
-}
+void safepoint_slow() { rt::Inside inside; }
 
 bool preempt_requested_call() noexcept {
   rt::M* mp = rt::current_m();

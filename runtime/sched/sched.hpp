@@ -16,6 +16,7 @@
 
 #include "arch/clock.hpp"
 #include "arch/tls.hpp"
+#include "runtime/base/check.hpp"
 #include "runtime/base/lock.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/note.hpp"
@@ -146,9 +147,45 @@ Waiter* my_waiter();
 
 /// Slow half of a safepoint: switches out if asked to.
 void safepoint_now(M* mp);
-/// First thing of runtime calls that may be called for long without parking.
-WEFT_ALWAYS_INLINE void poll_preempt(M* mp) {
-  if (mp && WEFT_UNLIKELY(peek(mp->curg->preempt))) safepoint_now(mp);
+
+/// First thing of every runtime call that uses the P or may switch: the G's runtime depth is above zero while it lives, so that
+/// nobody takes the P from under it by force; and it is a safepoint. The depth is the G's: it goes along to another M. A G that
+/// parks is inside, so whoever resumes is as well. Cost: two additions to the descriptor's first line.
+class Inside {
+ public:
+  WEFT_ALWAYS_INLINE Inside() : m(current_m()), gp_(nullptr) {
+    if (WEFT_UNLIKELY(!m)) return;
+    gp_ = m->curg;
+    go_in(gp_);
+    if (WEFT_UNLIKELY(peek(gp_->preempt))) {
+      safepoint_now(m);
+      m = current_m();
+    }
+  }
+  WEFT_ALWAYS_INLINE ~Inside() {
+    if (WEFT_LIKELY(gp_ != nullptr)) go_out(gp_);
+  }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+  static WEFT_ALWAYS_INLINE void go_in(G* gp) {
+    gp->depth.store(static_cast<std::uint8_t>(peek(gp->depth) + 1), memory_order_relaxed);
+    arch::order_for_signals();
+  }
+  static WEFT_ALWAYS_INLINE void go_out(G* gp) {
+    arch::order_for_signals();
+    gp->depth.store(static_cast<std::uint8_t>(peek(gp->depth) - 1), memory_order_relaxed);
+  }
+
+  M* m;  // this thread's at the call; null: a plain thread. After a switch: current_m()
+
+ private:
+  G* gp_;
+};
+
+/// The P is only touched from inside.
+WEFT_ALWAYS_INLINE void check_inside([[maybe_unused]] M* mp) {
+  WEFT_DCHECK(mp->curg->system || peek(mp->curg->depth) != 0);
 }
 
 /// While a plain thread holds a goroutine that it took out of a queue, or uses the Ps, the end of the run waits for it.

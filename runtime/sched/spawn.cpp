@@ -65,6 +65,7 @@ WEFT_ALWAYS_INLINE void give_free(P* pp, G* gp) {
 /// Back to what a new descriptor looks like. The stack is dealt with already.
 void scrub(G* gp) {
   gp->preempt.store(0, memory_order_relaxed);
+  gp->depth.store(0, memory_order_relaxed);
   gp->started = false;
   gp->unwinding = false;
   gp->unwound = false;
@@ -103,13 +104,16 @@ void commit_dead(M* mp, G* from, void*) {
   }
 }
 
+/// A G begins and ends inside the runtime.
 void run_closure(G* gp) {
+  Inside::go_out(gp);
   try {
     gp->ops->run(gp->closure);
   } catch (UnwindToken& token) {
     token.arrived = true;
     gp->unwound = true;
   }
+  Inside::go_in(gp);
 }
 
 /// The G on this stack has finished. Returns if another took the stack over; it is the M's current G then.
@@ -141,6 +145,7 @@ WEFT_NOINLINE void finish(G* gp) {
       next->stack = std::exchange(gp->stack, nullptr);
       next->stack->owner.store(next, memory_order_relaxed);
       next->started = true;
+      next->depth.store(1, memory_order_relaxed);
       now_running(mp, pp, next);
       mp->curg = next;
       scrub(gp);
@@ -201,6 +206,7 @@ bool bind_stack(P* pp, G* gp) {
   arch::san_fresh_stack(s->san, s->lo, s->bytes());
   gp->stack = s;
   gp->ctx = arch::make_context(s->start(), s->bytes(), g_entry);
+  gp->depth.store(1, memory_order_relaxed);
   gp->started = true;
   return true;
 }
@@ -283,9 +289,8 @@ namespace weft::detail {
 using namespace rt;
 
 NewG new_goroutine(std::size_t size, std::size_t align) {
-  M* mp = current_m();
-  poll_preempt(mp);
-  mp = current_m();
+  Inside inside;
+  M* mp = inside.m;
   G* gp = WEFT_LIKELY(mp && mp->p) ? take_free(mp->p) : new_g_elsewhere();
   if (WEFT_UNLIKELY(!gp)) fatalf("out of memory: no descriptor for a goroutine");
   gp->stack_cls = sched.default_stack_cls;
@@ -302,9 +307,8 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   if (spawn.stack == Stack::Copyable) fatalf("weft: Stack::Copyable is not offered by this build");
   if (spawn.stack_bytes > kStackBytesMax)
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
-  M* mp = current_m();
-  poll_preempt(mp);
-  mp = current_m();
+  Inside inside;
+  M* mp = inside.m;
   G* gp = mp && mp->p ? take_free(mp->p) : new_g_elsewhere();
   if (!gp) {
     if (must_have_stack) return {nullptr, nullptr};
@@ -333,6 +337,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
 }
 
 void drop_goroutine(Goroutine* g) {
+  Inside inside;
   G* gp = to_g(g);
   if (gp->stack) {
     stack_release(nullptr, std::exchange(gp->stack, nullptr));
@@ -343,10 +348,11 @@ void drop_goroutine(Goroutine* g) {
 
 void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site) {
   SCHED_POINT("go");
+  Inside inside;
   G* gp = to_g(g);
   gp->ops = ops;
   gp->site = site;
-  M* mp = current_m();
+  M* mp = inside.m;
   P* pp = mp ? mp->p : nullptr;
   if (WEFT_LIKELY(pp != nullptr)) {
     if (WEFT_UNLIKELY(pp->ids_left == 0)) {

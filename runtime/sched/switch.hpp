@@ -35,6 +35,7 @@ WEFT_ALWAYS_INLINE M* landed(arch::Transfer t) {
 
 /// Leaves `from` for `to`; returns when `from` is resumed, with the M it runs on then. The caller has set mp->commit.
 WEFT_ALWAYS_INLINE M* switch_to(M* mp, G* from, G* to) {
+  check_inside(mp);
   mp->from = from;
   mp->curg = to;
   from->eh = *mp->eh;
@@ -146,6 +147,7 @@ WEFT_ALWAYS_INLINE void wake_here(M* mp, Waiter* w) {
     return;
   }
   SCHED_POINT("ready");
+  check_inside(mp);
   set_status(gp, GStatus::Waiting, GStatus::Runnable);
   put_next_here(pp, gp);
 }

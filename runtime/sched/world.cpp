@@ -169,6 +169,7 @@ int set_procs(int n) {
     if (n < 1) return procs();
     rt::fatalf("weft: set_procs called while no runtime runs");
   }
+  rt::Inside inside;
   return rt::change_procs(n);
 }
 
