@@ -309,5 +309,53 @@ TEST(Settle, ReturnsFalseWhenTheTimeRunsOut) {
   });
 }
 
+// They come to it before, while and after the exits happen that they wait for.
+TEST(Settle, SeveralWaitForTheSameExits) {
+  each_run([] {
+    for (int round = 0; round < scaled(200, 30); round++) {
+      Chan<void> let_go = make_chan<void>();
+      Chan<bool> settled = make_chan<bool>();
+      Chan<void> over = make_chan<void>();
+      for (int i = 0; i < 5; i++) go([=] { let_go.recv(); });
+      // Left when both settle: goroutine 1 and the two themselves.
+      for (int i = 0; i < 2; i++)
+        go([=] {
+          settled.send(settle(3, kPatience));
+          over.recv();
+        });
+      if (round % 2) yield();
+      let_go.close();
+      EXPECT_EQ(settled.recv(), true);
+      EXPECT_EQ(settled.recv(), true);
+      EXPECT_EQ(num_goroutines(), 3);
+      over.close();
+      EXPECT_TRUE(settle(1, kPatience));
+    }
+  });
+}
+
+// Both are parked in settle() when the last of the exits happens that they wait for.
+TEST(Settle, OneExitWakesTwo) {
+  each_run([] {
+    for (int round = 0; round < scaled(200, 30); round++) {
+      Chan<void> let_go = make_chan<void>(), over = make_chan<void>();
+      std::atomic<int> settled{0};
+      for (int i = 0; i < 2; i++) go([=] { let_go.recv(); });
+      for (int i = 0; i < 2; i++)
+        go_parked("settle", [&settled, over] {
+          if (settle(3, kPatience)) settled++;
+          over.recv();
+        });
+      EXPECT_EQ(settled.load(), 0);
+      let_go.close();
+      const Time before = now();
+      eventually([&] { return settled == 2; });
+      EXPECT_LT(now() - before, kPatience / 2) << "woken by its deadline, not by the exit";
+      over.close();
+      EXPECT_TRUE(settle(1, kPatience));
+    }
+  });
+}
+
 }  // namespace
 }  // namespace weft::test
