@@ -104,6 +104,10 @@ void commit_dead(M* mp, G* from, void*) {
   }
 }
 
+WEFT_COLD void swallowed_goexit(std::uint64_t id) {
+  fatalf("weft: catch (...) swallowed goexit in goroutine %llu", static_cast<unsigned long long>(id));
+}
+
 /// A G begins and ends inside the runtime.
 void run_closure(G* gp) {
   Inside::go_out(gp);
@@ -114,6 +118,9 @@ void run_closure(G* gp) {
     gp->unwound = true;
   }
   Inside::go_in(gp);
+  // It came to its end although it was being unwound: whoever caught the token has kept it alive (std::exception_ptr).
+  if (WEFT_UNLIKELY(gp->unwinding) && !gp->unwound && sched.state.load(memory_order_acquire) == RunState::Running)  // [run-state] see lifecycle.cpp
+    swallowed_goexit(gp->id);
 }
 
 /// The G on this stack has finished. Returns if another took the stack over; it is the M's current G then.
@@ -232,7 +239,7 @@ void retry_stackless() {
 
 UnwindToken::~UnwindToken() {
   // One that swallows the stop's is abandoned by it.
-  if (!arrived && !because_of_stop) fatalf("weft: catch (...) swallowed goexit in goroutine %llu", static_cast<unsigned long long>(goid));
+  if (!arrived && !because_of_stop) swallowed_goexit(goid);
 }
 
 void unwind_current(bool because_of_stop) {

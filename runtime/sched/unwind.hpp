@@ -1,7 +1,8 @@
 // The token that takes a goroutine's frames down: thrown by goexit and by the runtime's stop, caught by the entry only.
 //
-// A `catch (...)` that does not rethrow destroys the token before it got there: its destructor sees that and is fatal. The
-// stop's own token may be swallowed: that goroutine is abandoned.
+// A `catch (...)` that does not rethrow destroys the token before it got there: its destructor sees that and is fatal. One that
+// keeps it in a std::exception_ptr is found out when the goroutine ends; if it rethrows, it may keep it for as long as it likes.
+// The stop's own token may be swallowed: that goroutine is abandoned.
 #pragma once
 
 #include <cstdint>

@@ -337,6 +337,43 @@ TEST(PanicReport, ACatchAllThatSwallowsGoexitIsFatalAndNamed) {  // 115
   EXPECT_TRUE(c.says("swallower")) << c.report();
 }
 
+// std::exception_ptr keeps the token alive: its destructor is no witness then.
+TEST(PanicReport, ACatchAllThatKeepsGoexitIsFatalWhenTheGoroutineEnds) {  // 115
+  static std::exception_ptr kept;
+  const Child another = child([] {
+    run([] {
+      go({.name = "keeper"}, [] {
+        try {
+          goexit();
+        } catch (...) {
+          kept = std::current_exception();
+        }
+        std::puts("went on");
+      });
+      if (settle(1, 30s)) std::puts("ended");
+    });
+  });
+  const Child first = child([] {
+    run([] {
+      try {
+        goexit();
+      } catch (...) {
+        kept = std::current_exception();
+      }
+      std::puts("went on");
+    });
+    std::puts("ended");
+  });
+  for (const Child* c : {&another, &first}) {
+    if (!c->ran) continue;
+    EXPECT_EQ(c->status, 2) << c->report();
+    EXPECT_EQ(c->out, "went on\n") << c->report();
+    EXPECT_TRUE(c->says("fatal error: weft: catch (...) swallowed goexit in goroutine "))
+        << c->report();
+  }
+  EXPECT_TRUE(another.says("keeper")) << another.report();
+}
+
 TEST(PanicReport, TracebackLevels) {  // 108
   auto body = [] {
     run([] {

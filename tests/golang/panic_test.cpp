@@ -1,4 +1,5 @@
 // Panic, Defer and goexit inside one process; what ends a process is in tests/crash/.
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <stdexcept>
@@ -153,6 +154,45 @@ TEST(Goexit, IsNoExceptionThatAHandlerSees) {  // 93
     EXPECT_TRUE(settle(1, 30s));
     EXPECT_EQ(seen.load(), 0);
   });
+}
+
+// A handler that keeps what it caught, and one that rethrows from there, let goexit through. What
+// they kept may go later, on any thread.
+TEST(Goexit, MayBeKeptByAHandlerThatRethrows) {  // 93
+  std::exception_ptr kept[2];
+  each_run([&] {
+    std::atomic<int> after{0}, destroyed{0};
+    struct Count {
+      std::atomic<int>& n;
+      ~Count() { n++; }
+    };
+    go([&] {
+      Count c{destroyed};
+      try {
+        goexit();
+      } catch (...) {
+        kept[0] = std::current_exception();
+        throw;
+      }
+      after++;
+    });
+    go([&] {
+      Count c{destroyed};
+      try {
+        goexit();
+      } catch (...) {
+        kept[1] = std::current_exception();
+      }
+      yield();
+      std::rethrow_exception(kept[1]);
+    });
+    EXPECT_TRUE(settle(1, 30s));
+    EXPECT_EQ(after.load(), 0);
+    EXPECT_EQ(destroyed.load(), 2);
+    EXPECT_TRUE(kept[0] && kept[1]);
+    kept[0] = nullptr;
+  });
+  kept[1] = nullptr;
 }
 
 TEST(Goexit, FromADeepCallAndAfterARecoveredPanic) {  // 96
