@@ -49,7 +49,8 @@ std::vector<G*> goroutines_by_id() {
   std::vector<G*> all;
   g_table_each(
       [](G* gp, void* arg) {
-        if (gp->status.load(memory_order_acquire) != GStatus::Dead)  // [status]
+        // Id 0: abandoned by an earlier run.
+        if (gp->status.load(memory_order_acquire) != GStatus::Dead && gp->id != 0)  // [status]
           static_cast<std::vector<G*>*>(arg)->push_back(gp);
       },
       &all);
