@@ -120,7 +120,8 @@ std::uint32_t g_table_take(G** out, std::uint32_t n);
 void g_table_give(G* const* gs, std::uint32_t n);
 /// Calls f for every descriptor that ever was in use, dead ones included, in order of address. The world should be stopped.
 void g_table_each(void (*f)(G*, void*), void* arg);
-/// Forgets ids and, unless `keep` (somebody was abandoned), unmaps the slabs.
+/// Forgets ids and unmaps the slabs. With `keep` (somebody was abandoned) and ever after: frees all descriptors but those of
+/// who was. Nothing of theirs is left (extra, nodes, stack).
 void g_table_reset(bool keep);
 /// A block of `n` ids.
 std::uint64_t g_table_ids(unsigned n);

@@ -3,6 +3,8 @@
 // Slabs      2 MiB each, huge pages asked for (that takes the page faults out of spawning), carved in address order.
 // Free lists One central list here under a lock, one per P without; batches go back and forth.
 // Ids        Handed out in blocks, never reused while a runtime runs.
+// Abandoned  A thread that a run has left behind comes back to its descriptor at any time, or never: from then on the slabs stay,
+//            and each end of a run makes all other descriptors new.
 #include "runtime/core/g.hpp"
 
 #include <sys/mman.h>
@@ -23,6 +25,7 @@ struct Table {
   Mutex mu{Rank::GTable};
   std::vector<char*> slabs;
   std::size_t carved = 0;  // in the last slab
+  bool kept = false;       // somebody has been abandoned
   std::vector<G*> free;  // of addresses, not a list through cold descriptors
   std::atomic<std::uint64_t> next_id{1};
 };
@@ -112,12 +115,21 @@ std::uint64_t g_table_ids(unsigned n) { return table.next_id.fetch_add(n, memory
 void g_table_reset(bool keep) {
   table.mu.lock();
   table.next_id.store(1, memory_order_relaxed);
-  if (!keep) {
+  table.kept |= keep;
+  table.free.clear();
+  if (table.kept) {
+    for (std::size_t s = table.slabs.size(); s-- > 0;)
+      for (std::size_t i = s + 1 == table.slabs.size() ? table.carved : kPerSlab; i-- > 0;) {
+        char* at = table.slabs[s] + i * sizeof(G);
+        const GStatus status = std::launder(reinterpret_cast<G*>(at))->status.load(memory_order_acquire);  // [status]
+        if (status == GStatus::Running || status == GStatus::Syscall) continue;  // its thread may come back
+        table.free.push_back(::new (at) G);
+      }
+  } else {
     for (char* s : table.slabs) arch::kernel.munmap(s, kSlabBytes);
     table.slabs.clear();
     table.slabs.shrink_to_fit();
     table.carved = 0;
-    table.free.clear();
     table.free.shrink_to_fit();
   }
   table.mu.unlock();

@@ -1,9 +1,11 @@
 // How a program ends when main returns while others are parked, running, computing or in the
 // kernel; and bad WEFT_* values, which end it before it begins.
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/support/child.hpp"
 #include "tests/support/support.hpp"
@@ -197,6 +199,188 @@ TEST(End, StopAbandonsWhatNeverLeavesUserCode) {
     return r.abandoned.size() == 1 && r.abandoned[0].name == "hog" ? 0 : 1;
   });
   EXPECT_EQ(c.status, 0) << c.report();
+}
+
+TEST(End, StopIsBoundedBesideWhatNeverComesToASafepoint) {
+  for (const auto drain : {0ms, 100ms}) {
+    const Child c = child([drain] {
+      Runtime rt{Machine{2, 1}.config()};
+      if (rt.start()) std::_Exit(9);
+      static std::atomic<bool> begun{false}, let_it_end{false}, ended{false};
+      static std::atomic<int> destroyed{0};
+      rt.go({.name = "parked"}, [] {
+        Defer d{[] { destroyed++; }};
+        (void)make_chan<int>().recv();
+      });
+      eventually([] { return dump_goroutines().find("[chan receive]") != std::string::npos; });
+      rt.go({.name = "hog"}, [] {
+        begun = true;
+        while (!let_it_end) {
+        }
+        ended = true;
+      });
+      while (!begun) std::this_thread::yield();
+      const Time before = now();
+      const StopResult r = rt.stop(drain);
+      const auto took = now() - before;
+      if (took < drain || took > 20s) return 1;
+      // The parked one is unwound if the world could be stopped for it, and told of if not.
+      bool hog = false;
+      for (const GoroutineInfo& g : r.abandoned) hog |= g.name == "hog";
+      if (!hog) return 2;
+      if (r.abandoned.size() + r.unwound.size() != 2) return 3;
+      if (static_cast<size_t>(destroyed) != r.unwound.size()) return 4;
+      // The machine starts again beside it, and it may end beside that one.
+      for (int round = 0; round < 4; round++) {
+        if (rt.start()) return 5;
+        std::atomic<int> n{0};
+        for (int i = 0; i < 100; i++) rt.go([&] { n++; });
+        if (round == 2) let_it_end = true;
+        while (round == 2 && !ended) std::this_thread::yield();
+        for (int i = 0; i < 100; i++) rt.go([&] { n++; });
+        const StopResult again = rt.stop(20s);
+        if (n != 200 || !again.abandoned.empty()) return 6;
+      }
+      std::puts("stopped");
+      return 0;
+    });
+    if (!c.ran) continue;
+    EXPECT_EQ(c.status, 0) << c.report();
+    EXPECT_EQ(c.out, "stopped\n") << c.report();
+  }
+}
+
+// A goroutine in the kernel when its run ends is abandoned with its thread. When the call returns,
+// another run is under way, whose Ps and queues are none of its business.
+TEST(End, OneThatComesBackFromTheKernelInTheNextRunStaysOut) {
+  for (const bool hand_off_at_once : {false, true}) {
+    const Child c = child([hand_off_at_once] {
+      static std::atomic<bool> in_call{false}, came_back{false};
+      static std::atomic<pid_t> thread{0};
+      int fds[2];
+      if (::pipe(fds) != 0) std::_Exit(9);
+      const auto left_in_the_kernel = [hand_off_at_once, fd = fds[0]] {
+        auto read_it = [fd] {
+          thread = thread_now();
+          in_call = true;
+          char byte;
+          (void)!::read(fd, &byte, 1);
+        };
+        if (hand_off_at_once) {
+          blocking(read_it);
+        } else {
+          SyscallRegion s;
+          read_it();
+        }
+        came_back = true;
+      };
+      // Under Runtime, where no thread is the caller's: run() could not return without its own.
+      Runtime rt{Machine{2, 1}.config()};
+      if (rt.start()) std::_Exit(9);
+      rt.go({.name = "late"}, left_in_the_kernel);
+      while (!in_call) std::this_thread::yield();
+      const StopResult r = rt.stop(0s);
+      if (r.abandoned.size() != 1 || r.abandoned[0].name != "late") return 6;
+      for (int round = 0; round < 3; round++) {
+        run(
+            [&] {
+              if (num_goroutines() != 1) std::_Exit(1);
+              std::atomic<int64_t> sum{0};
+              WaitGroup wg;
+              auto some_work = [&] {
+                for (int i = 0; i < 100; i++)
+                  wg.go([&, i] {
+                    yield();
+                    sum += i;
+                  });
+                wg.wait();
+              };
+              some_work();
+              if (round == 1) {
+                if (::write(fds[1], "x", 1) != 1) std::_Exit(9);
+                // It has returned from its call once it waits for something else.
+                const std::string where = "/proc/self/task/" + std::to_string(thread) + "/syscall";
+                eventually([&] {
+                  some_work();
+                  char number[8] = "";
+                  std::FILE* f = std::fopen(where.c_str(), "r");
+                  if (!f) return true;
+                  const bool got = std::fgets(number, sizeof number, f) != nullptr;
+                  std::fclose(f);
+                  return !got || std::atoi(number) == SYS_pause;
+                });
+              }
+              for (int i = 0; i < 20; i++) some_work();
+              if (sum < 21 * 4950) std::_Exit(2);
+              if (!settle(1, kPatience)) std::_Exit(3);
+              if (dump_goroutines().find("late") != std::string::npos) std::_Exit(4);
+            },
+            Machine{2, 2}.config());
+      }
+      std::puts("all runs are over");
+      return came_back ? 5 : 0;
+    });
+    if (!c.ran) continue;
+    EXPECT_EQ(c.status, 0) << c.report();
+    EXPECT_EQ(c.out, "all runs are over\n") << c.report();
+    EXPECT_EQ(c.err, "") << c.report();
+  }
+}
+
+// Threads of the host go on sending while runs begin and end: whom they take out of a channel's
+// queue may be dropped at that moment.
+TEST(End, PlainThreadsMaySendWhileTheRunEnds) {
+  const Child c = child([] {
+    constexpr int kThreads = 6, kRuns = scaled(2000, 60);
+    struct Large {  // copied into a parked receiver's stack: long enough to be caught at it
+      int n = 0;
+      char bytes[4000] = {};
+    };
+    static std::atomic<bool> stop{false};
+    static std::atomic<int> begun{0};
+    Chan<Large> slots = make_chan<Large>(4), bare = make_chan<Large>();
+    std::vector<std::thread> hosts;
+    for (int i = 0; i < kThreads; i++)
+      hosts.emplace_back([=] {
+        begun++;
+        for (int n = 0; !stop; n++) {
+          (void)bare.try_send({n});
+          (void)slots.try_send({n});
+          if (n % 16 == 0) select(send(bare, Large{n}), send(slots, Large{n}), timeout(20us));
+          if (n % 16 == 8) (void)bare.send_for({n}, 20us);
+        }
+      });
+    while (begun < kThreads) std::this_thread::yield();
+    for (int i = 0; i < kRuns; i++) {
+      const int r = run(
+          [&] {
+            for (int g = 0; g < 8; g++)
+              go([=] {
+                for (;;) {
+                  (void)bare.recv();
+                  select(recv(slots), recv(bare));
+                }
+              });
+            for (int k = 0; k < i % 20; k++) yield();
+            return i % 100;
+          },
+          Machine{1 + i % 3, static_cast<uint64_t>(i) + 1}.config());
+      if (r != i % 100) return 1;
+    }
+    // The channels work on without a runtime: nobody of those runs is in their queues.
+    for (int i = 0; i < 10; i++)
+      if (!bare.recv() || !slots.recv()) return 2;
+    stop = true;
+    for (std::thread& t : hosts) t.join();
+    while (slots.try_recv()) {
+    }
+    if (slots.len() != 0 || bare.try_send({1})) return 3;
+    std::puts("all runs are over");
+    return 0;
+  });
+  EXPECT_EQ(c.status, 0) << c.report();
+  EXPECT_EQ(c.out, "all runs are over\n") << c.report();
+  EXPECT_EQ(c.err, "") << c.report();
 }
 
 TEST(Config, AnUnknownOrOutOfRangeValueIsOneLineAndExit2) {
