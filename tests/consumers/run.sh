@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the library of a build folder into a temporary place and builds and runs each consumer project against that
-# alone. Usage: run.sh BUILD [NAME]; prints TAP.
+# alone. Each must have been handed the flag that makes its own frames safe beside a guard. Usage: run.sh BUILD [NAME]; prints TAP.
 set -uo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -19,15 +19,28 @@ export PKG_CONFIG_PATH=${pc%/weft.pc}${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 export LD_LIBRARY_PATH=${PKG_CONFIG_PATH%%:*}/..${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export CXX=${CXX:-c++}
 
+# has_flag FOLDER: every compilation there was told.
+has_flag() {
+  local all told
+  all=$(grep -c '"command"' "$1/compile_commands.json")
+  told=$(grep -c '"command".* -fstack-clash-protection ' "$1/compile_commands.json")
+  [ "${all:-0}" -gt 0 ] && [ "$all" -eq "$told" ] || { echo "weft does not hand on -fstack-clash-protection"; return 1; }
+}
+
 # Built outside the tree, as a stranger's project is. Each leaves its program as `consumer` in the folder named.
-meson_consumer() { meson setup "$1" "$here/meson" && meson compile -C "$1"; }
+meson_consumer() { meson setup "$1" "$here/meson" && meson compile -C "$1" && has_flag "$1"; }
 pkgconfig_consumer() {
+  if [[ " $(pkg-config --cflags weft) " != *" -fstack-clash-protection "* ]]; then
+    echo "weft.pc does not hand on -fstack-clash-protection"
+    return 1
+  fi
   # shellcheck disable=SC2046  # pkg-config prints words
   "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
     $(pkg-config --cflags --libs weft)
 }
 cmake_consumer() {
-  cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" && cmake --build "$1"
+  cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON &&
+    cmake --build "$1" && has_flag "$1"
 }
 
 number=0
