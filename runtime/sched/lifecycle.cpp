@@ -32,13 +32,20 @@ std::atomic<void (*)()> end_watch{nullptr};
 
 namespace {
 
-
-// Signals are the host's business: an M takes only those that its own instructions raise, and the preemption signal.
+// Signals are the host's business: an M takes only those that its own instructions raise, the preemption signal and, if
+// run() answers it, SIGQUIT: else a goroutine that raises it would wait for ever.
 void block_signals() {
   sigset_t set;
   sigfillset(&set);
   for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGURG, SIGPROF}) sigdelset(&set, s);
+  if (sched.takes_quit) sigdelset(&set, SIGQUIT);
   pthread_sigmask(SIG_SETMASK, &set, nullptr);
+}
+
+/// A host that blocks SIGQUIT where it calls run() waits for it elsewhere.
+bool caller_takes_quit() {
+  sigset_t now;
+  return pthread_sigmask(SIG_BLOCK, nullptr, &now) == 0 && !sigismember(&now, SIGQUIT);
 }
 
 void set_up_m(M* mp) {
@@ -168,6 +175,7 @@ void retire_p(P* pp) {
 std::error_code sched_boot(const Config& config, bool in_run) {
   sched.config = new Config(config);
   sched.in_run = in_run;
+  sched.takes_quit = in_run && caller_takes_quit();
   sched.seed = config.seed ? config.seed : (std::uint64_t{std::random_device{}()} << 32 | std::random_device{}());
   sched.started_at = arch::clock_now();
   sched.coarse_ms.store(0, memory_order_relaxed);

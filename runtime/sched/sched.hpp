@@ -44,6 +44,7 @@ struct Sched {
   P* ps[kProcsMax] = {};
   std::uint32_t ps_made = 0;
   bool in_run = false;  // run(), else Runtime
+  bool takes_quit = false;  // SIGQUIT reaches the Ms: under run(), unless its caller blocks it
   std::atomic<std::uint32_t> coarse_ms{0};  // since start; written by sysmon and idle Ms
   std::int64_t started_at = 0;
   std::uint64_t seed = 0;

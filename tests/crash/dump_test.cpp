@@ -1,5 +1,6 @@
 // The dump of all goroutines: on SIGQUIT, on request, and what each line of it says.
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -116,6 +117,101 @@ TEST(Dump, OnSigquitWhileAGoroutineComputesWithoutSafepoints) {  // 107
   EXPECT_EQ(c.err.rfind("SIGQUIT: quit", 0), 0u) << c.report();
   EXPECT_TRUE(c.says("[chan receive]:")) << c.report();
   EXPECT_TRUE(c.says("goroutine 1 [running")) << c.report();
+}
+
+// Waits on the thread that run() was not called on; `f` gets that thread.
+void on_another_thread(const std::function<void(pthread_t)>& f) {
+  const pid_t caller = ::getpid();
+  std::atomic<bool> found{false};
+  // Each holds the thread that it is on: with two of them one is elsewhere.
+  for (int i = 0; i < 2; i++)
+    go([&, caller] {
+      if (thread_now() != caller && !found.exchange(true)) f(::pthread_self());
+      while (!found) {
+      }
+    });
+  for (;;) sleep_for(1h);
+}
+
+void expect_quit(const Child& c) {
+  if (!c.ran) return;
+  EXPECT_EQ(c.status, 2) << c.report();
+  EXPECT_EQ(c.err.rfind("SIGQUIT: quit", 0), 0u) << c.report();
+  EXPECT_FALSE(c.says("does not answer")) << c.report();
+  EXPECT_TRUE(c.says("goroutine 1 [")) << c.report();
+  EXPECT_EQ(c.out, "") << c.report();
+}
+
+TEST(Dump, OnSigquitRaisedByAGoroutineOnAnyThread) {  // 107
+  expect_quit(child([] {
+    run([] {
+      ::raise(SIGQUIT);
+      for (;;) sleep_for(1h);
+    });
+  }));
+  expect_quit(child([] {
+    run([] { on_another_thread([](pthread_t) { ::raise(SIGQUIT); }); }, Machine{3, 1}.config());
+  }));
+}
+
+TEST(Dump, OnSigquitSentToAnIdleThreadOfTheRuntime) {  // 107
+  expect_quit(child([] {
+    run(
+        [] {
+          on_another_thread([](pthread_t thread) {
+            go([thread] {
+              for (int i = 0; i < 100; i++) yield();
+              ::pthread_kill(thread, SIGQUIT);
+            });
+          });
+        },
+        Machine{3, 1}.config());
+  }));
+}
+
+// No thread of the process but those of run() has it unblocked.
+TEST(Dump, OnSigquitThatOnlyTheThreadsOfRunCanTake) {  // 107
+  expect_quit(child([] {
+    sigset_t quit;
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGQUIT);
+    static std::atomic<bool> blocked{false};
+    std::thread runs([] {
+      run([] {
+        go([] {
+          for (;;) safepoint();
+        });
+        // A thread that is in the kernel, and one that computes.
+        blocking([] {
+          while (!blocked) std::this_thread::yield();
+          ::kill(::getpid(), SIGQUIT);
+          for (;;) ::pause();
+        });
+      });
+    });
+    ::pthread_sigmask(SIG_BLOCK, &quit, nullptr);
+    blocked = true;
+    runs.join();
+  }));
+}
+
+TEST(Dump, SigquitBlockedByTheCallerOfRunIsLeftToTheHost) {  // 107
+  const Child c = child([] {
+    sigset_t quit;
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGQUIT);
+    ::pthread_sigmask(SIG_BLOCK, &quit, nullptr);
+    return run([&] {
+      WaitGroup wg;
+      for (int i = 0; i < 10; i++) wg.go([] { yield(); });
+      ::kill(::getpid(), SIGQUIT);
+      wg.wait();
+      const timespec patience{30, 0};
+      return blocking([&] { return ::sigtimedwait(&quit, nullptr, &patience); }) == SIGQUIT ? 7 : 1;
+    });
+  });
+  EXPECT_EQ(c.status, 7) << c.report();
+  EXPECT_EQ(c.err, "") << c.report();
 }
 
 TEST(Dump, UnderRuntimeOnlyWhenAskedForAndItGoesOn) {  // 107
