@@ -52,23 +52,49 @@ class Tasks : public Program {
   int count_[kTasks] = {};
 };
 
-// ---- RunQueue -----------------------------------------------------------------------------------
+constexpr std::uint32_t kCapacity = 4;
 
-class Ring : public Tasks {
+/// A queue of either kind with `first` tasks in it, and what its owner does.
+template <class Queue>
+class Queued : public Tasks {
  public:
-  Ring() { Explorer::now().guard_slots(); }
+  explicit Queued(int first) {
+    Explorer::now().guard_slots();
+    for (int i = 0; i < first; i++) push();
+  }
 
  protected:
-  static constexpr std::uint32_t kCapacity = 4;
-  rt::RunQueue<Task, kCapacity, Atomic> queue_{kNearWrap};
+  Queue queue_{kNearWrap};
 
   Task* rest() override { return queue_.pop(true); }
   void push() { check(queue_.push(make()), "there was room"); }
-  bool pop() {
-    Task* t = queue_.pop(false);
-    if (t) taken(t);
-    return t != nullptr;
+  void pop() {
+    if (Task* t = queue_.pop(false)) taken(t);
   }
+  /// Keeps a task for itself that finds no room.
+  void push_or_take() {
+    Task* t = make();
+    if (!queue_.push(t)) taken(t);
+  }
+  /// Takes the older half out for a task that finds no room; false if it found some.
+  bool push_or_spill() {
+    Task* t = make();
+    if (queue_.push(t)) return false;
+    Task* batch[kCapacity / 2 + 1];
+    std::uint32_t n = queue_.take_half(batch);
+    batch[n++] = t;
+    for (std::uint32_t i = 0; i < n; i++) taken(batch[i]);
+    return true;
+  }
+};
+
+// ---- RunQueue -----------------------------------------------------------------------------------
+
+class Ring : public Queued<rt::RunQueue<Task, kCapacity, Atomic>> {
+ public:
+  explicit Ring(int first = 0) : Queued(first) {}
+
+ protected:
   void steal() {
     Task* got[kCapacity / 2];
     const std::uint32_t n = queue_.steal(got);
@@ -95,15 +121,11 @@ class RingOneThief : public Ring {
 /// The owner fills the slots that a thief has just emptied.
 class RingReuse : public Ring {
  public:
-  RingReuse() {
-    for (int i = 0; i < 4; i++) push();
-  }
+  RingReuse() : Ring(4) {}
   void thread(int self) override {
     if (self == 0) {
-      for (int i = 0; i < 2; i++) {
-        Task* t = make();
-        if (!queue_.push(t)) taken(t);
-      }
+      push_or_take();
+      push_or_take();
     } else {
       steal();
       steal();
@@ -114,7 +136,7 @@ class RingReuse : public Ring {
 /// M2.
 class RingTwoThieves : public Ring {
  public:
-  RingTwoThieves() { push(); }
+  RingTwoThieves() : Ring(1) {}
   void thread(int self) override {
     if (self == 0) {
       push();
@@ -128,18 +150,10 @@ class RingTwoThieves : public Ring {
 /// M3: a full ring gives its older half away while thieves take from it.
 class RingOverflow : public Ring {
  public:
-  RingOverflow() {
-    for (int i = 0; i < 4; i++) push();
-  }
+  RingOverflow() : Ring(4) {}
   void thread(int self) override {
     if (self == 0) {
-      Task* t = make();
-      if (queue_.push(t)) return;
-      Task* batch[kCapacity / 2 + 1];
-      std::uint32_t n = queue_.take_half(batch);
-      batch[n++] = t;
-      for (std::uint32_t i = 0; i < n; i++) taken(batch[i]);
-      pop();
+      if (push_or_spill()) pop();
     } else {
       steal();
     }
@@ -183,19 +197,11 @@ TEST(RunQueueModel, TakesEachTaskOnce) {
 
 // ---- FreshQueue ---------------------------------------------------------------------------------
 
-class Fresh : public Tasks {
+class Fresh : public Queued<rt::FreshQueue<Task, kCapacity, Atomic>> {
  public:
-  Fresh() { Explorer::now().guard_slots(); }
+  explicit Fresh(int first = 0) : Queued(first) {}
 
  protected:
-  static constexpr std::uint32_t kCapacity = 4;
-  rt::FreshQueue<Task, kCapacity, Atomic> queue_{kNearWrap};
-
-  Task* rest() override { return queue_.pop(true); }
-  void push() { check(queue_.push(make()), "there was room"); }
-  void pop() {
-    if (Task* t = queue_.pop(false)) taken(t);
-  }
   void steal() {
     if (Task* t = queue_.steal()) taken(t);
   }
@@ -219,13 +225,10 @@ class FreshLast : public Fresh {
 
 class FreshReuse : public Fresh {
  public:
-  FreshReuse() {
-    for (int i = 0; i < 4; i++) push();
-  }
+  FreshReuse() : Fresh(4) {}
   void thread(int self) override {
     if (self == 0) {
-      Task* t = make();
-      if (!queue_.push(t)) taken(t);
+      push_or_take();
       pop();
     } else {
       steal();
@@ -236,10 +239,7 @@ class FreshReuse : public Fresh {
 
 class FreshTwoThieves : public Fresh {
  public:
-  FreshTwoThieves() {
-    push();
-    push();
-  }
+  FreshTwoThieves() : Fresh(2) {}
   void thread(int self) override {
     if (self == 0) {
       pop();
@@ -252,18 +252,10 @@ class FreshTwoThieves : public Fresh {
 
 class FreshOverflow : public Fresh {
  public:
-  FreshOverflow() {
-    for (int i = 0; i < 4; i++) push();
-  }
+  FreshOverflow() : Fresh(4) {}
   void thread(int self) override {
     if (self == 0) {
-      Task* t = make();
-      if (queue_.push(t)) return;
-      Task* batch[kCapacity / 2 + 1];
-      std::uint32_t n = queue_.take_half(batch);
-      batch[n++] = t;
-      for (std::uint32_t i = 0; i < n; i++) taken(batch[i]);
-      pop();
+      if (push_or_spill()) pop();
     } else {
       steal();
       steal();
