@@ -8,6 +8,7 @@
 //
 // A P in Syscall has no owner: whoever wins the CAS has it, also an M that had it in an earlier call.
 // Orders     [p-status] release on leaving, acq_rel on taking.
+//            [idle] see idle.cpp.
 #include <cerrno>
 
 #include "arch/unwind.hpp"

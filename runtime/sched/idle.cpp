@@ -20,6 +20,7 @@
 // Invariants searching <= procs; an M in idle_ms holds no P and no lock; a P in idle_ps has no M.
 // Locks      Sched::mu guards both lists, next_p and poller_m's hand-over.
 // Orders     [idle] seq_cst as above.
+//            [p-status] see core/p.hpp.
 #include <unistd.h>
 
 #include "runtime/base/check.hpp"

@@ -9,6 +9,7 @@
 //            first, then their stacks go.
 // Orders     [run-state] release by whoever changes it, acquire by readers: they see what was set up or given up before.
 //            [m-gone] release by an M that leaves, acquire by who waits for it.
+//            [idle] see idle.cpp. [p-status], [runnext] see core/p.hpp. [status] see core/g.hpp.
 #include "runtime/sched/lifecycle.hpp"
 
 #include <sched.h>

@@ -14,6 +14,7 @@
 //   sleep                   releases the P, looks once more, sleeps (idle.cpp)
 //
 // Locks      none held on entry or exit; Sched::mu inside.
+// Orders     [run-state] see lifecycle.cpp.
 #include <unistd.h>
 
 #include <utility>

@@ -6,6 +6,7 @@
 // Preempt    sysmon sets G::preempt of a G that has run a slice; the G looks at it in every runtime call and gives way to
 //            the global queue's tail.
 // Orders     [idle] see idle.cpp: publishing is the exchange on runnext, or the fence after a push.
+//            [runnext] see core/p.hpp.
 #include <thread>
 
 #include "runtime/base/check.hpp"

@@ -7,6 +7,7 @@
 // Entry      g_entry's return address is undefined for unwinders: an exception that nobody catches finds no handler and
 //            std::terminate runs at the throw point, with the stack intact (obs/report.cpp). So nothing on this path may be
 //            noexcept or catch all: the only handler is the one for the unwinding token.
+// Orders     [run-state] see lifecycle.cpp.
 #include <cstring>
 #include <new>
 #include <utility>

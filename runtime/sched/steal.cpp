@@ -4,6 +4,7 @@
 // What       Half of a ring (rounded up), a few of the oldest never-started Gs, due timers; last a lone runnext, and only one
 //            that lingers: the same G with no switch in between, so a ping-pong pair stays on its P.
 // Searchers  At most half as many as busy Ps (idle.cpp has the protocol of waking them).
+// Orders     [p-status], [runnext] see core/p.hpp.
 #include "runtime/base/sched_point.hpp"
 #include "runtime/sched/sched.hpp"
 #include "runtime/sched/steal_order.hpp"

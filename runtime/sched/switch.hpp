@@ -7,6 +7,7 @@
 // Straight   A G that parks goes straight to the next G only if one is at hand: runnext or the local queues, with a context
 //            or a hot stack; no timer is due, it is not the 61st pick and nobody asked for attention. Everything else goes
 //            through g0 and find_work().
+// Orders     [runnext] see core/p.hpp.
 #pragma once
 
 #include "arch/context.hpp"

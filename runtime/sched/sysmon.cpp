@@ -12,6 +12,7 @@
 //            seq_cst) looks at next_look afterwards. One of the two sees the other.
 // Orders     [sysmon] seq_cst on next_look and the idle count. [sysmon-stop], [sysmon-request] release by who asks, acquire
 //            by the thread: it sees what was prepared for it.
+//            [idle] see idle.cpp. [p-status] see core/p.hpp. [run-state] see lifecycle.cpp.
 #include <pthread.h>
 
 #include "arch/thread.hpp"

@@ -6,6 +6,7 @@
 //            looks, so it marks again every few hundred microseconds until all are there.
 // A G that wants to stop the world while another stopper is at work must itself come to a safepoint: it never blocks on
 // Sched::world with a P in hand.
+// Orders     [p-status] see core/p.hpp.
 #include <thread>
 #include <utility>
 

@@ -1,5 +1,6 @@
-"""Every memory order other than relaxed carries a tag. The comment that opens the file defines it, or that of a file which
-is named there or included. Each tag stands at two places of the code or more, since an order alone orders nothing."""
+"""Every memory order other than relaxed carries a tag. The comment that opens the file defines it or says where that is done,
+or the comment of a file does that is named there or that the file itself includes: what an include brings along is nothing
+that a reader sees. Each tag stands at two places of the code or more, since an order alone orders nothing."""
 import collections
 import pathlib
 import re
@@ -58,15 +59,8 @@ def implied(path, code):
 
 
 def included(texts, path):
-    """What the file includes of the tree, directly or not."""
-    found, left = set(), [path]
-    while left:
-        for name in INCLUDE.findall(texts[left.pop()]):
-            other = pathlib.PurePosixPath(name)
-            if other in texts and other not in found:
-                found.add(other)
-                left.append(other)
-    return found
+    """What the file itself includes of the tree."""
+    return {other for name in INCLUDE.findall(texts[path]) if (other := pathlib.PurePosixPath(name)) in texts}
 
 
 def check(root, _):
@@ -105,8 +99,13 @@ PLANTED = [
     ({"runtime/sched/idle.cpp": PAIR.replace("// Orders [idle] store-load on both sides.\n", "")}, "not defined"),
     ({"runtime/sched/idle.cpp": PAIR.replace("  // [idle]\n  a.load(std::memory_order_acquire);\n", "")},
      "stands nowhere else"),
+    ({"runtime/core/p.hpp": "// Orders [idle] as there.\n", "runtime/sched/sched.hpp": '#include "runtime/core/p.hpp"\n',
+      "runtime/sched/idle.cpp": PAIR.replace("// Orders [idle] store-load on both sides.\n", '#include "runtime/sched/sched.hpp"\n')},
+     "not defined"),
     ({"runtime/sched/idle.cpp": PAIR + "int z = c.load();\n"}, "not spelled out"),
     ({"runtime/sched/idle.cpp": PAIR + "void p() { publish_fence(a); }\n"}, "without a [tag]"),
+    ({"runtime/core/p.hpp": "// Orders [idle] as there.\n",
+      "runtime/sched/idle.cpp": PAIR.replace("// Orders [idle] store-load on both sides.\n", '#include "runtime/core/p.hpp"\n')}, None),
     ({"runtime/sched/idle.cpp": PAIR,
       "arch/futex.cpp": "// Tags: see idle.cpp.\nint x = b.compare_exchange_strong(\n    y, 1, acq_rel,  // [idle]\n"
                         "    acquire);\nint y = c.load(relaxed);\nvoid h() { acquire(p); q.release(); }\n"}, None),
