@@ -32,6 +32,9 @@
 #define WEFT_ASAN 0
 #endif
 
+/// For code that runs where TSan's stack of functions must be empty.
+#define WEFT_NO_TSAN __attribute__((no_sanitize("thread")))
+
 /// For code that walks foreign stacks or runs between two stacks.
 #define WEFT_NO_SANITIZE __attribute__((no_sanitize("address", "thread", "undefined")))
 

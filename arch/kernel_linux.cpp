@@ -1,5 +1,6 @@
 // The kernel-call table's real entries on Linux.
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -10,10 +11,51 @@
 #include <atomic>
 #include <cerrno>
 
+#include "arch/cpu.hpp"
 #include "arch/kernel.hpp"
 
 namespace weft::arch {
 namespace {
+
+#if WEFT_TSAN
+
+// TSan holds a signal's handler back until its thread calls a function that TSan intercepts, and knows nothing of bare system
+// calls: a thread that sleeps in one would hold it back for ever. So none sleeps longer than a slice without such a call.
+constexpr long long kSlice = 20'000'000;
+
+timespec slice_of(long long left) {  // negative: no limit
+  return {0, static_cast<long>(left < 0 || left > kSlice ? kSlice : left)};
+}
+
+void run_signal_handlers() {
+  const int saved = errno;
+  ::poll(nullptr, 0, 0);
+  errno = saved;
+}
+
+long long ns_of(const timespec* t) { return t ? t->tv_sec * 1'000'000'000LL + t->tv_nsec : -1; }
+
+int real_epoll_pwait2(int epfd, epoll_event* evs, int n, const timespec* timeout) {
+  long long left = ns_of(timeout);
+  for (;;) {
+    const timespec slice = slice_of(left);
+    run_signal_handlers();
+    const long r = ::syscall(SYS_epoll_pwait2, epfd, evs, n, &slice, nullptr, 0);
+    if (r < 0) run_signal_handlers();
+    if (r != 0 || slice.tv_nsec == left) return static_cast<int>(r);
+    if (left > 0) left -= slice.tv_nsec;
+  }
+}
+
+int real_futex_wait(std::uint32_t* word, std::uint32_t expected, const timespec* timeout) {
+  const timespec slice = slice_of(ns_of(timeout));  // it may return early
+  run_signal_handlers();
+  const long r = ::syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &slice, nullptr, 0);
+  if (r < 0) run_signal_handlers();
+  return static_cast<int>(r);
+}
+
+#else
 
 int real_epoll_pwait2(int epfd, epoll_event* evs, int n, const timespec* timeout) {
   // Kernels before 5.11 lack epoll_pwait2: fall back to milliseconds, rounded up, never early.
@@ -38,6 +80,8 @@ int real_futex_wait(std::uint32_t* word, std::uint32_t expected, const timespec*
   return static_cast<int>(
       ::syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, nullptr, 0));
 }
+
+#endif
 
 int real_futex_wake(std::uint32_t* word, int n) {
   return static_cast<int>(::syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, nullptr, nullptr, 0));

@@ -5,6 +5,12 @@
 // TSan       One fiber per stack, pooled with it (creating one costs 0.5 ms, 843 KiB). Flag 1: the switch itself orders
 //            nothing. What two contexts of one thread share, the M and its P, is ordered by the M alone: released before the
 //            jump, acquired after it. Between threads the runtime's own atomics must order, and missing orders are found.
+// Shadow     TSan keeps a stack of the functions that a fiber is in, pushed at each entry and popped at each return. A context that
+//            ends leaves by a jump: what stands on it then would stay for the next life of the stack, three frames each time,
+//            until after 20,000 lives the 64 Ki entries are full (SIGSEGV). So under TSan such a context is left from its entry
+//            (kLeftFromEntry), which TSan does not see, all others having returned.
+//            Rejected: a new fiber for each life (0.5 ms); __tsan_func_exit() as often as there are frames (the compiler decides
+//            how many there are); these functions not instrumented (then their atomics order nothing for TSan either).
 // Trap       Between these calls and the jump there may be no instrumented function entry or exit: everything here is
 //            forced inline.
 #pragma once
@@ -19,9 +25,18 @@
 #endif
 #if WEFT_TSAN
 #include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
 #endif
 
 namespace weft::arch {
+
+/// A context that ends jumps off in its entry function, nowhere below it.
+inline constexpr bool kLeftFromEntry = WEFT_TSAN;
 
 /// Per context: the sanitizers' view of its stack.
 struct SanStack {
@@ -48,7 +63,7 @@ WEFT_ALWAYS_INLINE void san_start_switch([[maybe_unused]] SanStack& from, [[mayb
 #endif
 }
 
-/// What the leaving context did to `shared` (its M, given to san_start_switch) is seen by the next one on the same thread.
+/// What the leaving context did before it gave `shared` (its M, mostly) to san_start_switch is seen by the next one.
 WEFT_ALWAYS_INLINE void san_take_over([[maybe_unused]] void* shared) {
 #if WEFT_TSAN
   __tsan_acquire(shared);
@@ -75,6 +90,26 @@ WEFT_ALWAYS_INLINE void san_fresh_stack([[maybe_unused]] SanStack& s, [[maybe_un
   __asan_unpoison_memory_region(lo, size);
 #endif
 }
+
+/// While one lives TSan minds no plain access of this context: for calls into a library that orders its threads by atomics which
+/// TSan does not see, while it does see the memcpy, mmap and strlen between them. No switch meanwhile.
+class SanForeign {
+ public:
+  SanForeign() {
+#if WEFT_TSAN
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+#endif
+  }
+  ~SanForeign() {
+#if WEFT_TSAN
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+#endif
+  }
+  SanForeign(const SanForeign&) = delete;
+  SanForeign& operator=(const SanForeign&) = delete;
+};
 
 /// TSan's fiber of a pooled stack. Null in other builds.
 void* san_create_fiber();

@@ -4,6 +4,7 @@
 // publish_fence(word) is a fence in normal builds and a seq_cst read-modify-write of that word under TSan.
 //
 // Orders     [fence] seq_cst both ways; the caller's tag says what it pairs with.
+//            [published] release by the owner's store, acquire by whoever follows the pointer from another thread.
 #pragma once
 
 #include <atomic>
@@ -57,10 +58,30 @@ class Relaxed {
   std::atomic<T> v_;
 };
 
+/// A pointer that its owner changes and other threads follow: what it points at was set up before. The owner reads and writes
+/// it like a T*; the others ask for seen(), which may be stale.
+template <class T>
+class Published {
+ public:
+  constexpr Published(T* p = nullptr) : p_(p) {}  // NOLINT: stands for a T*
+  Published(const Published&) = delete;
+  Published& operator=(const Published&) = delete;
+  WEFT_ALWAYS_INLINE operator T*() const { return p_.load(std::memory_order_relaxed); }
+  WEFT_ALWAYS_INLINE T* operator=(T* p) {
+    p_.store(p, std::memory_order_release);  // [published]
+    return p;
+  }
+  WEFT_ALWAYS_INLINE T* operator->() const { return *this; }
+  WEFT_ALWAYS_INLINE T* seen() const { return p_.load(std::memory_order_acquire); }  // [published]
+
+ private:
+  std::atomic<T*> p_;
+};
+
 /// A counter with one writer: no locked instruction.
 template <class T>
-WEFT_ALWAYS_INLINE void bump(std::atomic<T>& a, T by = 1) {
-  a.store(a.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+WEFT_ALWAYS_INLINE void bump(std::atomic<T>& a, T by = 1, std::memory_order order = std::memory_order_relaxed) {
+  a.store(a.load(std::memory_order_relaxed) + by, order);
 }
 
 }  // namespace weft::rt

@@ -28,6 +28,19 @@ WEFT_NOINLINE void SpinLock::lock_slow() {
   }
 }
 
+bool SpinLock::lock_for_report() {
+  for (int tries = 0; !try_lock(); tries++) {
+    if (tries == 100) return false;
+    if (tries < 50) {
+      arch::cpu_pause();
+    } else {
+      const timespec nap{0, 20'000};
+      ::nanosleep(&nap, nullptr);
+    }
+  }
+  return true;
+}
+
 #ifndef NDEBUG
 namespace {
 

@@ -35,6 +35,8 @@ class SpinLock {
     return peek(word_) == 0 && word_.exchange(1, memory_order_acquire) == 0;  // [lock]
   }
   WEFT_ALWAYS_INLINE void unlock() { word_.store(0, memory_order_release); }  // [lock]
+  /// For reports, which must not wait for ever: false if somebody holds it for about a millisecond.
+  bool lock_for_report();
   /// False: whoever held it before is done with what it guards.
   bool held() const { return word_.load(memory_order_acquire) != 0; }  // [lock]
 

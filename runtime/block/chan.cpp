@@ -180,13 +180,16 @@ Attempt attempt_send(ChanCore* c, void* elem) { return attempt_send_inline(curre
 Attempt attempt_recv(ChanCore* c, void* elem) { return attempt_recv_inline(current_m(), c, elem); }
 
 ChanView chan_view(const void* chan) {
-  const auto* c = static_cast<const ChanCore*>(chan);
+  auto* c = static_cast<ChanCore*>(const_cast<void*>(chan));  // only its lock is written
   ChanView v;
   v.cap = c->is_timer ? 0 : c->cap;
   v.len = c->is_timer ? 0 : peek(c->count);
   v.closed = peek(c->closed);
+  v.busy = !c->lock.lock_for_report();
+  if (v.busy) return v;
   for (const WaitNode* n = peek(c->receivers.first); n; n = n->next) v.receivers++;
   for (const WaitNode* n = peek(c->senders.first); n; n = n->next) v.senders++;
+  c->lock.unlock();
   return v;
 }
 

@@ -56,13 +56,14 @@ WEFT_ALWAYS_INLINE bool maybe_receivable(const ChanCore* c) {
 /// Frees a channel that is part of a timer.
 void free_timer_chan(ChanCore* c);
 
-/// For reports. The world should be stopped.
+/// For reports. The world should be stopped, so that who waits stays; plain threads come and go even then.
 struct ChanView {
   std::size_t cap = 0;
   std::size_t len = 0;
   bool closed = false;
   unsigned receivers = 0;
   unsigned senders = 0;
+  bool busy = false;  // somebody holds its lock and does not let go: who waits is not known
 };
 ChanView chan_view(const void* chan);
 

@@ -24,7 +24,7 @@ struct P;
 enum class Commit : std::uint8_t { None, Unlock, Call };
 
 struct alignas(arch::kCacheLine) M {
-  Relaxed<G*> curg;   // g0 while the loop runs. First: the inlined safepoint reads it
+  Published<G> curg;  // g0 while the loop runs. First: the inlined safepoint reads it
   Relaxed<P*> p;      // null: runs without a P, or is idle
   G* from = nullptr;  // who left in the switch under way
   Commit commit = Commit::None;

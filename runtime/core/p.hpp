@@ -63,7 +63,7 @@ struct alignas(arch::kCacheLine) P {
   std::atomic<std::uint32_t> lone_skip{0};    // what `lone_left` starts from; raised by searchers that found nothing
 
   alignas(arch::kCacheLine) std::atomic<PStatus> status{PStatus::Idle};
-  Relaxed<M*> m;
+  Published<M> m;
   P* idle_link = nullptr;
   std::uint32_t id = 0;
   std::atomic<std::int64_t> syscall_since{0};

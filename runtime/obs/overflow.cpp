@@ -115,6 +115,7 @@ arch::SanStack report_san;
 
 WEFT_NO_SANITIZE void on_report_stack(arch::Transfer) {
   WEFT_MARK_ENTRY;
+  arch::san_take_over(&report_san);
   arch::san_finish_switch(report_san);
   print_and_leave();
 }
@@ -128,7 +129,7 @@ WEFT_NO_SANITIZE void on_report_stack(arch::Transfer) {
     arch::san_fresh_stack(report_san, lo, kReportStackBytes);
     arch::SanStack from;
     const arch::Context to = arch::make_context(lo + kReportStackBytes, kReportStackBytes, on_report_stack);
-    arch::san_start_switch(from, report_san, false);
+    arch::san_start_switch(from, report_san, false, &report_san);
     arch::switch_context(to, nullptr);
   }
   print_and_leave();

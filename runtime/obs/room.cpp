@@ -31,9 +31,10 @@ bool on_stack(const StackSlot* s, const void* sp) { return sp >= s->lo && sp < s
 WEFT_NO_SANITIZE void visit(arch::Transfer t) {
   WEFT_MARK_ENTRY;
   auto* v = static_cast<Visit*>(t.data);
+  arch::san_take_over(v);
   arch::san_finish_switch(v->room);
   v->f(v->arg);
-  arch::san_start_switch(v->room, *v->home, true);
+  arch::san_start_switch(v->room, *v->home, true, v);
   arch::switch_context(t.from, nullptr);
   __builtin_unreachable();
 }
@@ -52,8 +53,9 @@ WEFT_NO_SANITIZE WEFT_NOINLINE void with_room(void (*f)(void*), void* arg) {
 #endif
   const std::uintptr_t top = (reinterpret_cast<std::uintptr_t>(mp->g0.ctx) - kGap) & ~std::uintptr_t{63};
   arch::Context there = arch::make_context(reinterpret_cast<void*>(top), kRoom, visit);
-  arch::san_start_switch(*v.home, v.room, false);
+  arch::san_start_switch(*v.home, v.room, false, &v);
   arch::switch_context(there, &v);
+  arch::san_take_over(&v);
   arch::san_finish_switch(*v.home);
 }
 

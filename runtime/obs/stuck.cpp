@@ -1,6 +1,8 @@
 // Everybody is asleep: who waits on what, then the stacks.
 //
 // In run() the report ends the process with Go's message and exit status 2. Else it goes to Config::on_stuck, or to the log.
+// What the waiters' queues hold is read under their objects' locks, and given up if one is not to be had: plain threads, which
+// the stop of the world does not stop, may be at them.
 // Orders  [status] see core/g.hpp.
 #include <cstddef>
 #include <new>
@@ -39,6 +41,10 @@ void print_chan(Sink& out, const void* chan) {
     out << ", len ";
     out.dec(v.len);
   }
+  if (v.busy) {
+    out << "), which a thread is just using";
+    return;
+  }
   out << "), where ";
   out.dec(v.receivers);
   out << " receive and ";
@@ -46,37 +52,46 @@ void print_chan(Sink& out, const void* chan) {
   out << " send";
 }
 
-/// The channel that a select's node is queued at; null: none (a descriptor, a nil channel).
-const ChanCore* chan_of(const WaitNode& n) {
-  if (!n.queue || !n.lock) return nullptr;
-  // The node knows its object by its lock only.
+/// The channel whose lock this would be: a select's node knows no more of it.
+const ChanCore* chan_of(const SpinLock* lock) {
   static const std::ptrdiff_t lock_at = [] {
     alignas(ChanCore) static unsigned char bytes[sizeof(ChanCore)];
     const auto* c = reinterpret_cast<const ChanCore*>(bytes);
     return reinterpret_cast<const unsigned char*>(&c->lock) - bytes;
   }();
-  return reinterpret_cast<const ChanCore*>(reinterpret_cast<const unsigned char*>(n.lock) - lock_at);
+  return reinterpret_cast<const ChanCore*>(reinterpret_cast<const unsigned char*>(lock) - lock_at);
+}
+
+/// The queue that a node is in; null: none, or not to be known now. A plain thread may be taking it out.
+const WaitQueue* queue_of(const WaitNode& n) {
+  if (!n.lock || !n.lock->lock_for_report()) return nullptr;
+  const WaitQueue* q = n.queue;
+  n.lock->unlock();
+  return q;
 }
 
 void print_select(Sink& out, const G* gp) {
   out << "waits for one of " << (gp->nodes_count == 0 ? "no cases" : "its cases: ");
   unsigned shown = 0;
   for (unsigned i = 0; i < gp->nodes_count; i++) {
-    const ChanCore* c = chan_of(gp->nodes[i]);
-    if (!c) continue;
+    const WaitQueue* queue = queue_of(gp->nodes[i]);
+    if (!queue) continue;
+    const ChanCore* c = chan_of(gp->nodes[i].lock);
+    if (queue != &c->senders && queue != &c->receivers) continue;  // a descriptor's
     if (shown++ > 0) out << "; ";
     if (shown > 8) {
       out << "...";
       break;
     }
-    out << (gp->nodes[i].queue == &c->senders ? "send on " : "receive from ");
+    out << (queue == &c->senders ? "send on " : "receive from ");
     print_chan(out, c);
   }
   if (shown == 0 && gp->nodes_count != 0) out << "none of them can ever be ready (nil channels)";
 }
 
 void print_wait(Sink& out, const G* gp) {
-  const auto object = reinterpret_cast<std::uintptr_t>(gp->wait_object);
+  // Read only where it is one: else the word may be the link of a list that sysmon makes.
+  const auto object = [gp] { return reinterpret_cast<std::uintptr_t>(gp->wait_object); };
   switch (gp->reason) {
     case WaitReason::ChanReceive:
       out << "waits for a sender on ";
@@ -92,11 +107,11 @@ void print_wait(Sink& out, const G* gp) {
     case WaitReason::SelectNoCases: out << "waits for ever: its select has no case that can be ready"; break;
     case WaitReason::Mutex:
       out << "waits for an unlock of Mutex ";
-      out.hex(object);
+      out.hex(object());
       break;
     case WaitReason::WaitGroup:
       out << "waits for done() on WaitGroup ";
-      out.hex(object);
+      out.hex(object());
       break;
     case WaitReason::Await: out << "waits for somebody to call its Resume"; break;
     case WaitReason::Settle: out << "waits for other goroutines to end"; break;

@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 
+#include "arch/sanitizer.hpp"
+
 #if defined(WEFT_HAVE_LIBBACKTRACE)
 #include <backtrace.h>
 #endif
@@ -282,6 +284,8 @@ void on_symbol(void* arg, std::uintptr_t, const char* name, std::uintptr_t start
 bool ask_libbacktrace(std::uintptr_t pc, Symbol* out) {
   backtrace_state* s = state();
   if (!s) return false;
+  // Its tables and the names in them are shared by all threads that ask, published by its own atomics.
+  const arch::SanForeign foreign;
   Found found{out};
   backtrace_pcinfo(s, pc, on_frame, on_error, &found);
   backtrace_syminfo(s, pc, on_symbol, on_error, &found);

@@ -242,8 +242,7 @@ void begin_ending() {
   for (std::uint32_t i = 0; i < sched.ps_made; i++) {
     P* pp = sched.ps[i];
     pp->attention.fetch_or(kAttendStop, memory_order_relaxed);
-    if (M* mp = pp->m)
-      if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
+    ask_running(pp);
   }
   M* sleepers = std::exchange(sched.idle_ms, nullptr);
   sched.idle_ms_count = 0;
@@ -261,9 +260,8 @@ namespace {
 /// What an M does that has not left although the run has ended.
 enum class Lingers : std::uint8_t { OnItsWay, InKernel, InUserCode };
 
-Lingers lingering(M* mp) {
-  G* gp = mp->curg;
-  if (!gp || gp->system) return Lingers::OnItsWay;  // starting, or about to find the end in its loop
+Lingers lingering(const G* gp) {
+  if (!gp) return Lingers::OnItsWay;  // starting, or about to find the end in its loop
   return gp->status.load(memory_order_acquire) == GStatus::Syscall ? Lingers::InKernel : Lingers::InUserCode;  // [status]
 }
 
@@ -282,7 +280,7 @@ bool main_lingers() {
   bool stuck = false;
   sched.mu.lock();
   for (M* mp = sched.all_ms; mp; mp = mp->all_link)
-    if (mp->is_main && lingering(mp) != Lingers::OnItsWay && !starved_of_cpu(mp)) stuck = true;
+    if (mp->is_main && lingering(running_on(mp)) != Lingers::OnItsWay && !starved_of_cpu(mp)) stuck = true;
   sched.mu.unlock();
   return stuck;
 }
@@ -298,11 +296,12 @@ bool wait_for_ms(std::int64_t patience_ns) {
     for (M* mp = sched.all_ms; mp; mp = mp->all_link) {
       if (mp == self || mp->gone.load(memory_order_acquire) || peek(mp->abandoned)) continue;  // [m-gone]
       any = true;
-      const Lingers how = lingering(mp);
+      G* gp = running_on(mp);
+      const Lingers how = lingering(gp);
       if (how == Lingers::OnItsWay) {
         on_its_way = true;
       } else if (how == Lingers::InUserCode) {
-        mp->curg->preempt.store(1, memory_order_relaxed);
+        gp->preempt.store(1, memory_order_relaxed);
         if (mp->cpu_at_end < 0) mp->cpu_at_end = arch::thread_cpu_ns(mp->thread);
         // One without a fair chance counts as on its way.
         if (late && starved_of_cpu(mp))
@@ -331,7 +330,7 @@ void abandon_ms() {
   for (M* mp = sched.all_ms; mp; mp = mp->all_link)
     if (mp != self && !mp->gone.load(memory_order_acquire)) {  // [m-gone]
       mp->abandoned.store(true, memory_order_relaxed);
-      if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
+      if (G* gp = running_on(mp)) gp->preempt.store(1, memory_order_relaxed);
     }
   // One that comes back from its call must not find its P waiting for it.
   for (std::uint32_t i = 0; i < sched.ps_made; i++) {

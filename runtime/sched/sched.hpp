@@ -109,6 +109,20 @@ WEFT_ALWAYS_INLINE G* current_g() {
   return gp->system ? nullptr : gp;
 }
 
+/// The G that runs on another thread's M; null: its loop, or it is only starting. May be stale: descriptors are never freed
+/// while a runtime runs, so asking a G that runs elsewhere by now to give way costs a needless yield.
+/// By address, not by G::system: that is g0's own business while its thread starts.
+inline G* running_on(const M* mp) {
+  G* gp = mp->curg.seen();
+  return gp == &mp->g0 ? nullptr : gp;
+}
+
+/// The G that runs on `pp`, if any, is to come to a safepoint. Any thread; Ms are freed only after all that ask have ended.
+inline void ask_running(const P* pp) {
+  if (const M* mp = pp->m.seen())
+    if (G* gp = running_on(mp)) gp->preempt.store(1, memory_order_relaxed);
+}
+
 // ---- park, ready, yield (park.cpp) ---------------------------------------------------------------------------------
 
 /// Parks the current G. `lock` (may be null) is released after its context is saved: nobody can find the G before.

@@ -8,6 +8,8 @@
 //            std::terminate runs at the throw point, with the stack intact (obs/report.cpp). So nothing on this path may be
 //            noexcept or catch all: the only handler is the one for the unwinding token.
 // Orders     [run-state] see lifecycle.cpp.
+//            [ended] release by a goroutine's end, acquire by who counts: whoever finds that few are left (settle, the end of a
+//            Runtime) sees what the others did.
 #include <cstring>
 #include <new>
 #include <utility>
@@ -124,7 +126,8 @@ void run_closure(G* gp) {
     swallowed_goexit(gp->id);
 }
 
-/// The G on this stack has finished. Returns if another took the stack over; it is the M's current G then.
+/// The G on this stack has finished. Returns if another took the stack over; it is the M's current G then. (Or, if a context is
+/// left from its entry only, when all is ready for the jump.)
 WEFT_NOINLINE void finish(G* gp) {
   SCHED_POINT("exit");
   M* mp = current_m();
@@ -136,7 +139,7 @@ WEFT_NOINLINE void finish(G* gp) {
     mp = current_m();
     pp = mp->p;
   }
-  bump(pp->ended);
+  bump(pp->ended, std::uint64_t{1}, memory_order_release);  // [ended]
   if (WEFT_UNLIKELY(gp->is_main)) {
     if (gp->unwound)
       sched.main_goexit = true;
@@ -172,26 +175,35 @@ WEFT_NOINLINE void finish(G* gp) {
   mp->commit = Commit::Call;
   mp->commit_call = commit_dead;
   mp->leaves = true;
-  switch_to(mp, gp, next);
-  __builtin_unreachable();
+  if constexpr (arch::kLeftFromEntry) {
+    set_out(mp, gp, next);
+  } else {
+    switch_to(mp, gp, next);
+    __builtin_unreachable();
+  }
 }
 
-// Out of line, so that g_entry has nothing but its mark.
-WEFT_NOINLINE void g_main(arch::Transfer t) {
+// Out of line, so that g_entry has nothing but its mark. Returns only if contexts are left from their entry.
+WEFT_NOINLINE M* g_main(arch::Transfer t) {
   M* mp = landed(t);
   for (;;) {
     G* gp = mp->curg;
     run_closure(gp);
     finish(gp);
     mp = current_m();
+    if constexpr (arch::kLeftFromEntry) return mp;
   }
 }
 
 }  // namespace
 
-void g_entry(arch::Transfer t) {
+WEFT_NO_TSAN void g_entry(arch::Transfer t) {
   WEFT_MARK_ENTRY;
-  g_main(t);
+  [[maybe_unused]] M* mp = g_main(t);
+  if constexpr (arch::kLeftFromEntry) {
+    jump(mp, mp->from, mp->curg);
+    __builtin_unreachable();
+  }
 }
 
 namespace {
@@ -251,9 +263,12 @@ void unwind_current(bool because_of_stop) {
 }
 
 std::uint64_t live_goroutines() {
-  std::uint64_t n = peek(sched.outside_created);
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) n += peek(sched.ps[i]->created) - peek(sched.ps[i]->ended);
-  return n;
+  // Ends first: who is counted as ended is then counted as created too, and one that starts the next and ends is never nobody.
+  std::uint64_t ended = 0;
+  for (std::uint32_t i = 0; i < sched.ps_made; i++) ended += sched.ps[i]->ended.load(memory_order_acquire);  // [ended]
+  std::uint64_t created = peek(sched.outside_created);
+  for (std::uint32_t i = 0; i < sched.ps_made; i++) created += peek(sched.ps[i]->created);
+  return created - ended;
 }
 
 // ---- new ones ------------------------------------------------------------------------------------------------------

@@ -34,19 +34,28 @@ WEFT_ALWAYS_INLINE M* landed(arch::Transfer t) {
   return mp;
 }
 
-/// Leaves `from` for `to`; returns when `from` is resumed, with the M it runs on then. The caller has set mp->commit.
-WEFT_ALWAYS_INLINE M* switch_to(M* mp, G* from, G* to) {
+/// What switch_to() does before it jumps.
+WEFT_ALWAYS_INLINE void set_out(M* mp, G* from, G* to) {
   check_inside(mp);
   mp->from = from;
   mp->curg = to;
   from->eh = *mp->eh;
   *mp->eh = to->eh;
+}
+
+WEFT_ALWAYS_INLINE arch::Transfer jump(M* mp, G* from, G* to) {
   arch::SanStack& old_stack = san_of(from);
   arch::SanStack& new_stack = san_of(to);
   const bool leaves = mp->leaves;
   const arch::Context next = to->ctx;
   arch::san_start_switch(old_stack, new_stack, leaves, mp);
-  return landed(arch::switch_context(next, mp));
+  return arch::switch_context(next, mp);
+}
+
+/// Leaves `from` for `to`; returns when `from` is resumed, with the M it runs on then. The caller has set mp->commit.
+WEFT_ALWAYS_INLINE M* switch_to(M* mp, G* from, G* to) {
+  set_out(mp, from, to);
+  return landed(jump(mp, from, to));
 }
 
 WEFT_ALWAYS_INLINE G* take_runnext(P* pp) {

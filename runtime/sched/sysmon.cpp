@@ -50,12 +50,6 @@ bool nobody_runs() {
          peek(sched.detached) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads;
 }
 
-void ask_to_yield(P* pp) {
-  // Ms are freed only after sysmon has ended; descriptors never: a stale pointer costs a needless yield.
-  if (M* mp = pp->m)
-    if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
-}
-
 /// Is somebody's turn, a G's or a timer's, overdue on this P? The G that has it is asked to give way: at its next safepoint, or
 /// when it comes back from its call, however short its calls are. Returns when to look again.
 std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
@@ -77,7 +71,7 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
     if (in_call)
       pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
     else
-      ask_to_yield(pp);
+      ask_running(pp);
     pp->seen_since = now;
   }
   return pp->seen_since + slice < next ? pp->seen_since + slice : next;

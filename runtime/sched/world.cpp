@@ -23,8 +23,7 @@ constexpr std::int64_t kLongestLook = 1'000'000;
 
 void ask_to_stop(P* pp) {
   pp->attention.fetch_or(kAttendStop, memory_order_relaxed);
-  if (M* mp = pp->m)
-    if (G* gp = mp->curg; gp && !gp->system) gp->preempt.store(1, memory_order_relaxed);
+  ask_running(pp);
 }
 
 /// Takes Ps in blocking calls, asks the running ones. mu held.

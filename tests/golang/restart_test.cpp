@@ -311,5 +311,42 @@ TEST(Restart, AStuckRuntimeIsReportedNotKilled) {
   }
 }
 
+// The world is stopped for a report, plain threads are not: they take receivers out of the queues that it counts.
+TEST(Restart, ThreadsUseTheChannelsThatAReportIsAbout) {
+  Config c = Machine{2, 1}.config();
+  std::atomic<int> reports{0};
+  c.on_stuck = [&](const StuckReport&) { reports++; };
+  Runtime rt{c};
+  ASSERT_FALSE(rt.start());
+  auto plain = make_chan<int>();
+  auto chosen = make_chan<int>();
+  for (int i = 0; i < 20; i++) {
+    rt.go([plain] {
+      while (plain.recv()) {
+      }
+    });
+    rt.go([chosen, plain] {
+      for (bool open = true; open;)
+        select(recv(chosen, [&](std::optional<int> v) { open = v.has_value(); }),
+               recv(plain, [&](std::optional<int> v) { open = v.has_value(); }));
+    });
+  }
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 2; t++)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50 || (reports < 20 && i < 20'000); i++) {
+        (t == 0 ? plain : chosen).try_send(i);
+        // Now and then long enough for all to fall asleep.
+        std::this_thread::sleep_for(std::chrono::microseconds(i % 8 * 50));
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_GT(reports.load(), 0);
+  plain.close();
+  chosen.close();
+  EXPECT_TRUE(settle(0, 30s));
+  rt.stop(1s);
+}
+
 }  // namespace
 }  // namespace weft::test

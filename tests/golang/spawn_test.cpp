@@ -32,6 +32,43 @@ TEST(Scheduler, NumGoroutinesEqualsTheNumberInADumpWhenQuiet) {  // 51
   });
 }
 
+TEST(Scheduler, OneThatStartsTheNextAndEndsIsNeverNobody) {
+  in_run({2, 1}, [] {
+    struct Relay {
+      std::atomic<bool> over{false};
+      void run(int left) {
+        if (left == 0)
+          over = true;
+        else
+          go([this, left] { run(left - 1); });
+      }
+    } relay;
+    go([&] { relay.run(scaled(200'000, 20'000)); });
+    std::uint64_t looks = 0, missed = 0;
+    for (;; looks++) {
+      const int n = num_goroutines();
+      if (relay.over) break;
+      if (n < 2) missed++;
+      safepoint();
+    }
+    EXPECT_EQ(missed, 0u) << "of " << looks << " looks";
+    EXPECT_TRUE(settle(1, 30s));
+  });
+}
+
+// More lives than TSan's stack of functions would bear if each left a few behind.
+TEST(Scheduler, OneStackServesManyLives) {
+  in_run({1, 1}, [] {
+    constexpr int kLives = scaled(100'000, 25'000);
+    int lives = 0;
+    for (int i = 0; i < kLives; i++) {
+      go([&] { lives++; });
+      yield();
+    }
+    EXPECT_EQ(lives, kLives);
+  });
+}
+
 TEST(Scheduler, AGoroutineKnowsItselfAfterItHasMoved) {  // 62
   each_run([] {
     constexpr int kGoroutines = 50;
