@@ -22,6 +22,14 @@ namespace weft::detail {
 inline constexpr std::size_t kMCurgOffset = 0;
 inline constexpr std::size_t kGPreemptOffset = 0;
 
+#if defined(__SANITIZE_THREAD__)
+
+// By call: TSan must see the loads.
+bool preempt_requested_call() noexcept;
+inline bool preempt_requested() { return preempt_requested_call(); }
+
+#else
+
 /// True if somebody asked this goroutine to stop at its next safepoint. Three loads, no branch miss.
 [[gnu::always_inline]] inline bool preempt_requested() {
   const char* m;
@@ -30,5 +38,7 @@ inline constexpr std::size_t kGPreemptOffset = 0;
   const char* g = *reinterpret_cast<const char* const volatile*>(m + kMCurgOffset);
   return *reinterpret_cast<const volatile std::uint8_t*>(g + kGPreemptOffset) != 0;
 }
+
+#endif
 
 }  // namespace weft::detail
