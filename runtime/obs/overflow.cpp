@@ -12,6 +12,7 @@
 //           runs; its signal prints the frames bare and ends the process.
 // Rejected  A helper thread that names the frames: it would have to be there beforehand (pthread_create allocates), count
 //           as nobody's in every all-asleep check, and would meet the same lock.
+// Orders    [overflow] release by the reporter, acquire by the timer's handler, which may run on any thread.
 // Once      The first thread reports; others that fault meanwhile wait for the end. A fault while reporting ends it at once.
 #include "runtime/obs/overflow.hpp"
 
@@ -53,6 +54,9 @@ struct Walk {
 };
 Walk walk;
 const G* culprit = nullptr;
+// What the timer's handler may look at.
+enum Known : int { kNothing, kCulprit, kFrames };
+std::atomic<int> known{kNothing};
 
 _Unwind_Reason_Code take_frame(_Unwind_Context* context, void*) {
   int exact = 0;
@@ -75,8 +79,9 @@ _Unwind_Reason_Code take_frame(_Unwind_Context* context, void*) {
 
 void on_alarm(int) {
   emit("[naming the frames takes too long]\n");
+  const int so_far = known.load(memory_order_acquire);  // [overflow]
   const FrameList& f = walk.list;
-  for (std::size_t i = 0; i < f.kept; i++) {
+  for (std::size_t i = 0; so_far == kFrames && i < f.kept; i++) {
     if (f.elided() && i == kFramesKept) {
       emit("...");
       emit_dec(f.elided());
@@ -86,7 +91,7 @@ void on_alarm(int) {
     emit_hex(f.pcs[i]);
     emit("\n");
   }
-  if (culprit && shown_site(culprit)) {
+  if (so_far != kNothing && culprit && shown_site(culprit)) {
     emit("created by ");
     emit_hex(reinterpret_cast<std::uintptr_t>(shown_site(culprit)));
     emit(" in goroutine ");
@@ -97,6 +102,7 @@ void on_alarm(int) {
 }
 
 void limit_patience() {
+  known.store(kCulprit, memory_order_release);  // [overflow]
   struct sigaction a = {};
   a.sa_handler = on_alarm;
   a.sa_flags = SA_ONSTACK;
@@ -106,9 +112,9 @@ void limit_patience() {
   sigemptyset(&alarm);
   sigaddset(&alarm, SIGALRM);
   ::pthread_sigmask(SIG_UNBLOCK, &alarm, nullptr);
-  itimerval two_seconds{};
-  two_seconds.it_value.tv_sec = 2;
-  ::setitimer(ITIMER_REAL, &two_seconds, nullptr);
+  itimerval patience{};
+  patience.it_value.tv_sec = WEFT_TSAN ? 20 : 2;  // it unwinds and names ten times slower
+  ::setitimer(ITIMER_REAL, &patience, nullptr);
 }
 
 arch::SanStack report_san;
@@ -183,6 +189,7 @@ void emit_header(const G* gp, const StackSlot* s, std::uintptr_t sp) {
   _Unwind_Backtrace(take_frame, nullptr);
   if (walk.frames.count == 0) walk.frames.add(regs.pc, true);
   walk.list = walk.frames.list();
+  known.store(kFrames, memory_order_release);  // [overflow]
   print_with_room();
 }
 
