@@ -21,7 +21,7 @@ std::atomic<std::uint64_t> reported_at{~std::uint64_t{0}};
 
 std::uint64_t switches_so_far() {
   std::uint64_t n = 0;
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) n += peek(sched.ps[i]->switches);
+  for (std::uint32_t i = 0; i < ps_there(); i++) n += peek(sched.ps[i]->switches);
   return n;
 }
 

@@ -48,7 +48,7 @@ bool ending() { return sched.state.load(memory_order_acquire) == RunState::Endin
 /// The last look: is there work that a producer may have published before it could see our P idle?
 bool anything_runnable() {
   if (sched.global_size.load(memory_order_seq_cst) != 0) return true;  // [idle]
-  const std::uint32_t n = peek(sched.procs);
+  const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++)
     if (sched.ps[i]->has_local_work()) return true;
   return false;
@@ -227,7 +227,7 @@ namespace {
 
 /// A search in vain: the Ps that asked for it should ask less often.
 void count_vain_search() {
-  const std::uint32_t n = peek(sched.procs);
+  const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {
     P* pp = sched.ps[i];
     if (pp->status.load(memory_order_acquire) != PStatus::Running) continue;  // [p-status]

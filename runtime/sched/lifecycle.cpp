@@ -150,14 +150,15 @@ bool start_m(P* pp, bool searching) {
 // ---- boot ----------------------------------------------------------------------------------------------------------
 
 bool make_p() {
-  if (sched.ps_made >= kProcsMax) return false;
+  if (ps_there() >= kProcsMax) return false;
   auto* pp = new (std::nothrow) P;
   if (!pp) return false;
-  pp->id = sched.ps_made;
+  pp->id = ps_there();
   pp->rng.seed(sched.seed + 0x9e3779b97f4a7c15ULL * (pp->id + 1));
   pp->stacks.cls = sched.default_stack_cls;
   pp->status.store(PStatus::Stopped, memory_order_relaxed);
-  sched.ps[sched.ps_made++] = pp;
+  sched.ps[pp->id] = pp;
+  sched.ps_made.store(pp->id + 1, memory_order_release);  // [procs]
   return true;
 }
 
@@ -190,18 +191,18 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   arch::probe_context_layout();
   if (!stacks_start(static_cast<GuardKind>(config.guard))) return Errc::refused;
   const int want = config.procs > 0 ? config.procs : arch::allowed_cpus();
-  sched.ps_made = 0;
-  while (sched.ps_made < static_cast<std::uint32_t>(want) && make_p()) {
+  sched.ps_made.store(0, memory_order_relaxed);
+  while (ps_there() < static_cast<std::uint32_t>(want) && make_p()) {
   }
-  if (sched.ps_made == 0) {
+  if (ps_there() == 0) {
     stacks_stop();
     return Errc::refused;
   }
-  sched.procs.store(sched.ps_made, memory_order_release);  // [p-status]
+  sched.procs.store(ps_there(), memory_order_release);  // [procs]
   if (!sched.poller.start()) log_warn("no poller (errno %d): waiting for descriptors will fail, sleeps are sysmon's", errno);
   sched.mu.lock();
-  for (std::uint32_t i = sched.ps_made; i-- > 0;) {
-    sched.ps[i]->solo = sched.ps_made == 1;
+  for (std::uint32_t i = ps_there(); i-- > 0;) {
+    sched.ps[i]->solo = ps_there() == 1;
     push_idle_p(sched.ps[i]);
   }
   sched.mu.unlock();
@@ -239,7 +240,7 @@ void leave_as_m(M* mp) {
 void begin_ending() {
   sched.mu.lock();
   sched.state.store(RunState::Ending, memory_order_release);  // [run-state]
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) {
+  for (std::uint32_t i = 0; i < ps_there(); i++) {
     P* pp = sched.ps[i];
     pp->attention.fetch_or(kAttendStop, memory_order_relaxed);
     ask_running(pp);
@@ -333,7 +334,7 @@ void abandon_ms() {
       if (G* gp = running_on(mp)) gp->preempt.store(1, memory_order_relaxed);
     }
   // One that comes back from its call must not find its P waiting for it.
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) {
+  for (std::uint32_t i = 0; i < ps_there(); i++) {
     PStatus in_call = PStatus::Syscall;
     sched.ps[i]->status.compare_exchange_strong(in_call, PStatus::Stopped, memory_order_acq_rel, memory_order_relaxed);  // [p-status]
   }
@@ -467,7 +468,7 @@ void sched_shutdown() {
   // Whoever took a G out of a queue before that is about to wake it.
   while (sched.outsiders.load(memory_order_acquire) != 0) ::sched_yield();  // [run-state]
   g_table_each(drop_g_at_end, nullptr);
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) {
+  for (std::uint32_t i = 0; i < ps_there(); i++) {
     stack_flush(&sched.ps[i]->stacks, sched.ps[i]->stacks.cls);
     // Timers that are still armed are forgotten; their owners find them disarmed.
     sched.ps[i]->timers.forget_all();
@@ -477,7 +478,7 @@ void sched_shutdown() {
   stacks_stop();
   g_table_reset(abandoned);
   sched.poller.stop();
-  sched.ps_made = 0;
+  sched.ps_made.store(0, memory_order_relaxed);
   sched.procs.store(0, memory_order_relaxed);
   sched.idle_ps = nullptr;
   sched.idle_ms = nullptr;

@@ -6,6 +6,8 @@
 //
 // Orders     [run-state] Sched::state: release by whoever changes it, acquire by readers: they see what was set up or given up.
 //            [idle] see idle.cpp.
+//            [procs] release by who makes a P or takes it into use, acquire by those whom the stop of the world does not stop
+//            (sysmon, Ms without a P, plain threads): what is counted is there.
 //
 // A G is parked and readied; an M searches, sleeps, is woken; a P is acquired, released, handed off.
 #pragma once
@@ -40,9 +42,9 @@ enum class RunState : std::uint8_t {
 struct Sched {
   // --- read often, written rarely ---
   std::atomic<RunState> state{RunState::Off};
-  std::atomic<std::uint32_t> procs{0};
+  std::atomic<std::uint32_t> procs{0};  // of `ps`, those in use
   P* ps[kProcsMax] = {};
-  std::uint32_t ps_made = 0;
+  std::atomic<std::uint32_t> ps_made{0};
   bool in_run = false;  // run(), else Runtime
   bool takes_quit = false;  // SIGQUIT reaches the Ms: under run(), unless its caller blocks it
   std::atomic<std::uint32_t> coarse_ms{0};  // since start; written by sysmon and idle Ms
@@ -96,6 +98,10 @@ struct Sched {
 };
 
 extern Sched sched;
+
+/// How many entries of Sched::ps are in use, and how many are there at all (set_procs may have retired some).
+inline std::uint32_t ps_in_use() { return sched.procs.load(memory_order_acquire); }   // [procs]
+inline std::uint32_t ps_there() { return sched.ps_made.load(memory_order_acquire); }  // [procs]
 
 // ---- who runs here -------------------------------------------------------------------------------------------------
 

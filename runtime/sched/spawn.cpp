@@ -265,9 +265,9 @@ void unwind_current(bool because_of_stop) {
 std::uint64_t live_goroutines() {
   // Ends first: who is counted as ended is then counted as created too, and one that starts the next and ends is never nobody.
   std::uint64_t ended = 0;
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) ended += sched.ps[i]->ended.load(memory_order_acquire);  // [ended]
+  for (std::uint32_t i = 0; i < ps_there(); i++) ended += sched.ps[i]->ended.load(memory_order_acquire);  // [ended]
   std::uint64_t created = peek(sched.outside_created);
-  for (std::uint32_t i = 0; i < sched.ps_made; i++) created += peek(sched.ps[i]->created);
+  for (std::uint32_t i = 0; i < ps_there(); i++) created += peek(sched.ps[i]->created);
   return created - ended;
 }
 

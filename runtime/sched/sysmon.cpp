@@ -116,7 +116,7 @@ std::int64_t look_at_call(P* pp, std::int64_t now) {
 // Returns when to look again.
 std::int64_t look(std::int64_t now) {
   std::int64_t next = now + kSlice;
-  const std::uint32_t n = peek(sched.procs);
+  const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {
     P* pp = sched.ps[i];
     std::int64_t t = kNever;

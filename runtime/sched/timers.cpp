@@ -43,7 +43,7 @@ unsigned run_timers(P* pp, std::int64_t now) {
 
 std::int64_t earliest_timer() {
   std::int64_t first = kNever;
-  const std::uint32_t n = peek(sched.procs);
+  const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {
     const std::int64_t t = sched.ps[i]->timers.earliest();
     if (t < first) first = t;

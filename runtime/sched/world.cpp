@@ -138,12 +138,12 @@ int change_procs(int want) {
   const auto n = static_cast<std::uint32_t>(want) < kProcsMax ? static_cast<std::uint32_t>(want) : kProcsMax;
   stop_world();
   const std::uint32_t had = peek(sched.procs);
-  while (sched.ps_made < n && make_p()) {
+  while (ps_there() < n && make_p()) {
   }
-  const std::uint32_t now = n < sched.ps_made ? n : sched.ps_made;
+  const std::uint32_t now = n < ps_there() ? n : ps_there();
   for (std::uint32_t i = had; i < now; i++) sched.ps[i]->status.store(PStatus::Stopped, memory_order_release);  // [p-status]
   for (std::uint32_t i = now; i < had; i++) retire_p(sched.ps[i]);
-  sched.procs.store(now, memory_order_release);  // [p-status]
+  sched.procs.store(now, memory_order_release);  // [procs]
   for (std::uint32_t i = 0; i < now; i++) sched.ps[i]->solo = now == 1;
   M* mp = current_m();
   if (mp && mp->p && mp->p->id >= now) {
