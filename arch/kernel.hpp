@@ -34,6 +34,7 @@ struct Kernel {
   int (*sched_getaffinity)(cpu_set_t* set);
   int (*userfaultfd)(int flags);
   int (*ioctl)(int fd, unsigned long request, void* arg);
+  int (*membarrier)(int command, unsigned flags);
 };
 
 /// The table in force. Points at the real calls until a test says otherwise.

@@ -93,6 +93,10 @@ int real_userfaultfd(int flags) { return static_cast<int>(::syscall(SYS_userfaul
 
 int real_ioctl(int fd, unsigned long request, void* arg) { return ::ioctl(fd, request, arg); }
 
+int real_membarrier(int command, unsigned flags) {
+  return static_cast<int>(::syscall(SYS_membarrier, command, flags, 0));
+}
+
 int real_eventfd(unsigned init, int flags) { return ::eventfd(init, flags); }
 
 }  // namespace
@@ -114,6 +118,7 @@ constinit const Kernel kRealKernel = {
     .sched_getaffinity = real_sched_getaffinity,
     .userfaultfd = real_userfaultfd,
     .ioctl = real_ioctl,
+    .membarrier = real_membarrier,
 };
 
 Kernel kernel = kRealKernel;

@@ -55,6 +55,7 @@ struct alignas(arch::kCacheLine) G {
   std::uint8_t stack_cls = 0;
   WaitReason reason = WaitReason::None;
   std::atomic<std::uint8_t> depth{0};  // > 0: inside the runtime, which holds the P (sched.hpp: Inside)
+  std::atomic<std::uint8_t> no_preempt{0};  // > 0: keeps its P (NoPreempt)
   std::uint32_t since = 0;  // coarse tick (ms since start) when it parked
   [[no_unique_address]] arch::SanStack san;  // of a g0; empty in plain builds
   arch::Context ctx = nullptr;

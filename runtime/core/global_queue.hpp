@@ -3,10 +3,12 @@
 // An array, not a list through the descriptors: taking a batch out of two million queued Gs must not walk cold memory, and lets
 // the taker prefetch all of them at once. Guarded by Sched::mu.
 //
-// Two kinds: those that have run hold a stack and are nearer to giving it back than those that have not are to needing theirs.
-// Behind a burst of newcomers in one common queue, all of them would be holding stacks before the first one could end.
+// Three kinds. Those that have run hold a stack and are nearer to giving it back than those that have not are to needing theirs:
+// behind a burst of newcomers in one common queue, all of them would be holding stacks before the first one could end. And of
+// those that have run, who was woken does not wait behind those that were made to give way because they compute for long.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -69,38 +71,46 @@ class GlobalRing {
 
 class GlobalQueue {
  public:
-  std::uint32_t size() const { return started_.size() + fresh_.size(); }
+  std::uint32_t size() const { return woken_.size() + started_.size() + fresh_.size(); }
 
-  void push(G* const* gs, std::uint32_t n) {
+  void push(G* const* gs, std::uint32_t n, bool woken) {
     while (n > 0) {
       // As long a run of one kind as there is.
       std::uint32_t k = 1;
       while (k < n && gs[k]->started == gs[0]->started) k++;
-      (gs[0]->started ? started_ : fresh_).push(gs, k);
+      (!gs[0]->started ? fresh_ : woken ? woken_ : started_).push(gs, k);
       gs += k;
       n -= k;
     }
   }
 
-  /// Takes `n` (at most size()): the oldest of each kind, three of those that have run for one that has not.
+  /// Takes `n` (at most size()), the oldest of each kind: of four, two that were woken, one that had given way, one that has
+  /// never run. What one kind lacks the others fill.
   void pop(G** out, std::uint32_t n) {
-    std::uint32_t fresh = n == 1 ? (turn_++ % 4 == 3) : n / 4;
-    if (fresh > fresh_.size()) fresh = fresh_.size();
-    std::uint32_t started = n - fresh;
-    if (started > started_.size()) {
-      started = started_.size();
-      fresh = n - started;
-    }
-    started_.pop(out, started);
-    fresh_.pop(out + started, fresh);
+    const std::uint32_t turn = n == 1 ? turn_++ % 4 : 0;
+    std::uint32_t fresh = n == 1 ? turn == 3 : n / 4;
+    std::uint32_t started = n == 1 ? turn == 1 : n / 4;
+    fresh = std::min(fresh, fresh_.size());
+    started = std::min(started, started_.size());
+    const std::uint32_t woken = std::min(n - fresh - started, woken_.size());
+    started = std::min(n - fresh - woken, started_.size());
+    fresh = n - woken - started;
+    woken_.pop(out, woken);
+    started_.pop(out + woken, started);
+    fresh_.pop(out + woken + started, fresh);
   }
 
+  /// Somebody waits there whose time, descriptor or peer has come: sysmon looks after those that run for long.
+  bool woken_wait() const { return woken_.size() != 0; }
+
   void free_all() {
+    woken_.free_all();
     started_.free_all();
     fresh_.free_all();
   }
 
  private:
+  GlobalRing woken_;
   GlobalRing started_;
   GlobalRing fresh_;
   std::uint8_t turn_ = 0;

@@ -46,7 +46,8 @@ struct alignas(arch::kCacheLine) M {
   std::atomic<bool> in_poller{false};
 
   // --- blocking calls ---
-  P* old_p = nullptr;           // the P it had when it entered the call; null: handed off
+  P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off
+  std::atomic<bool> asked_to_let_go{false};  // by a signal (sched/preempt.cpp)
   std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
   arch::SavedRegs call;         // where the G entered it, for reports
 

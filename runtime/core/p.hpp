@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "runtime/base/lock.hpp"
 #include "runtime/base/rng.hpp"
 #include "runtime/core/g.hpp"
 #include "runtime/core/run_queue.hpp"
@@ -32,6 +33,9 @@ enum class PStatus : std::uint32_t { Idle, Running, Syscall, Stopped, Retired };
 inline constexpr std::uint32_t kRunQueueCapacity = 256;
 /// Every so many picks the loop looks at the global queue, the timers and the poller first.
 inline constexpr std::uint32_t kPicksPerRound = 61;
+
+/// P::round_turn at which the next round begins with the global queue (sched/loop.cpp).
+inline constexpr std::uint8_t kGlobalBeforeNext = 2;
 
 /// Dead descriptors that a P keeps.
 inline constexpr std::uint32_t kFreeCapacity = 512;
@@ -64,6 +68,8 @@ struct alignas(arch::kCacheLine) P {
 
   alignas(arch::kCacheLine) std::atomic<PStatus> status{PStatus::Idle};
   Published<M> m;
+  std::atomic<bool> let_go{false};  // in Syscall, and sysmon is to pass it on at once
+  SpinLock take;  // held while somebody tries to take the P from a goroutine in user code (sched/preempt.cpp)
   P* idle_link = nullptr;
   std::uint32_t id = 0;
   std::atomic<std::int64_t> syscall_since{0};
@@ -80,6 +86,9 @@ struct alignas(arch::kCacheLine) P {
   std::uint64_t seen_switches = 0;
   std::int64_t seen_since = 0;
   std::uint64_t seen_tick = 0;
+  std::uint64_t asked_switches = 0;  // who ran when it was asked to give way
+  std::int64_t asked_at = 0;         // 0: not asked
+  std::int64_t patience = 0;         // how long it may take after that
 
   bool has_local_work() const {
     return ring.size() || fresh.size() || runnext.load(memory_order_seq_cst) != nullptr;  // [idle] last look

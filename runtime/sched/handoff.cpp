@@ -47,7 +47,7 @@ void handoff_p(P* pp) {
 namespace {
 
 void commit_queue_global(M*, G* from, void*) {
-  put_global(from);
+  put_global(from, from->reason == WaitReason::Syscall);  // a call that has ended is what it waited for
   sched.detached.fetch_sub(1, memory_order_relaxed);
   wake_one();
 }
@@ -60,6 +60,21 @@ WEFT_NOINLINE void set_errno(int e) {
 
 }  // namespace
 
+namespace {
+
+/// The P that this M had, if nobody has taken it meanwhile.
+WEFT_ALWAYS_INLINE bool take_back(M* mp, P* pp) {
+  PStatus mine = PStatus::Syscall;
+  // [p-status] sees what whoever had the P meanwhile did with it.
+  if (WEFT_UNLIKELY(!pp || !pp->status.compare_exchange_strong(mine, PStatus::Running, memory_order_acq_rel, memory_order_relaxed)))
+    return false;
+  mp->p = pp;
+  pp->m = mp;
+  return true;
+}
+
+}  // namespace
+
 void reacquire_p(M* mp) {
   stay_if_abandoned(mp);
   G* gp = mp->curg;
@@ -67,25 +82,36 @@ void reacquire_p(M* mp) {
   // Only the exit from a region comes here with the region closed.
   if (was == GStatus::Syscall && mp->call_depth != 0)
     fatalf("weft: the runtime was called inside blocking() or a SyscallRegion");
+  if (was == GStatus::Running) {
+    // Its P was taken (preempt.cpp); perhaps nobody has come for it yet.
+    sched.overrun.fetch_sub(1, memory_order_relaxed);
+    gp->preempt.store(0, memory_order_relaxed);
+    P* pp = mp->old_p;
+    if (take_back(mp, pp)) return;
+  }
   if (acquire_idle_p(mp)) {
     sched.detached.fetch_sub(1, memory_order_relaxed);
     if (was == GStatus::Syscall) set_status(gp, GStatus::Syscall, GStatus::Running);
     if (WEFT_UNLIKELY(peek(gp->preempt))) safepoint_now(mp);
     return;
   }
-  gp->reason = WaitReason::Syscall;
+  gp->reason = was == GStatus::Syscall ? WaitReason::Syscall : WaitReason::Preempted;
   set_status(gp, was, GStatus::Runnable);
   mp->commit = Commit::Call;
   mp->commit_call = commit_queue_global;
   switch_to(mp, gp, &mp->g0);
 }
 
-bool retake_p(P* pp) {
+bool retake_p(P* pp, bool global_first) {
   PStatus in_call = PStatus::Syscall;
   sched.detached.fetch_add(1, memory_order_relaxed);
   if (!pp->status.compare_exchange_strong(in_call, PStatus::Running, memory_order_acq_rel, memory_order_relaxed)) {  // [p-status]
     sched.detached.fetch_sub(1, memory_order_relaxed);
     return false;
+  }
+  if (global_first) {
+    pp->picks_left = 1;
+    pp->round_turn = kGlobalBeforeNext;
   }
   handoff_p(pp);
   return true;
@@ -141,11 +167,7 @@ void exit_syscall() noexcept {
   if (!mp || mp->curg->system || --mp->call_depth > 0) return;
   SCHED_POINT("syscall exit");
   P* pp = mp->old_p;
-  PStatus mine = PStatus::Syscall;
-  // [p-status] sees what whoever had the P meanwhile did with it.
-  if (WEFT_LIKELY(pp && pp->status.compare_exchange_strong(mine, PStatus::Running, memory_order_acq_rel, memory_order_relaxed))) {
-    mp->p = pp;
-    pp->m = mp;
+  if (WEFT_LIKELY(take_back(mp, pp))) {
     set_status(mp->curg, GStatus::Syscall, GStatus::Running);
     if (WEFT_UNLIKELY(peek(mp->abandoned))) stay_if_abandoned(mp);
     if (WEFT_UNLIKELY(peek(pp->attention))) safepoint_now(mp);

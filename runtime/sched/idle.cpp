@@ -101,7 +101,7 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
   for (G* gp = got.first; gp; gp = gp->link) set_status(gp, GStatus::Waiting, GStatus::Runnable);
   const unsigned n = got.count;
   if (!pp) {
-    put_global_list(got);
+    put_global_list(got, true);
     sched.poller.queued(n);
     wake_one();
     return nullptr;

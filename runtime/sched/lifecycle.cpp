@@ -188,6 +188,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.thread_warned.store(false, memory_order_relaxed);
   sched.starved_of_threads = false;
   sched.detached.store(0, memory_order_relaxed);
+  sched.overrun.store(0, memory_order_relaxed);
   arch::probe_context_layout();
   if (!stacks_start(static_cast<GuardKind>(config.guard))) return Errc::refused;
   const int want = config.procs > 0 ? config.procs : arch::allowed_cpus();
@@ -206,6 +207,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
     push_idle_p(sched.ps[i]);
   }
   sched.mu.unlock();
+  preempt_start(config);
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]
   sysmon_start();
   return {};
@@ -464,6 +466,7 @@ void sched_shutdown() {
     *at = mp->all_link;
     delete mp;
   }
+  preempt_stop();
   g_table_each(detach_g, nullptr);
   // Whoever took a G out of a queue before that is about to wake it.
   while (sched.outsiders.load(memory_order_acquire) != 0) ::sched_yield();  // [run-state]

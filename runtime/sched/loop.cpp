@@ -88,6 +88,7 @@ G* round_of(P* pp) {
   if (WEFT_UNLIKELY(!sysmon_running())) sysmon_start();
   log_flush();
   constexpr unsigned kSources = 3;
+  static_assert((kGlobalBeforeNext + 1) % kSources == 0);
   const unsigned first = pp->round_turn = static_cast<std::uint8_t>((pp->round_turn + 1) % kSources);
   for (unsigned i = 0; i < kSources; i++) {
     G* gp = nullptr;

@@ -18,23 +18,23 @@ namespace weft::rt {
 
 // ---- queues --------------------------------------------------------------------------------------------------------
 
-void put_global_batch(G* const* gs, std::uint32_t n) {
+void put_global_batch(G* const* gs, std::uint32_t n, bool woken) {
   sched.mu.lock();
-  sched.global.push(gs, n);
+  sched.global.push(gs, n, woken);
   // [idle] seq_cst: a publication that last looks check; pairs with the load in sleep_until_work().
   sched.global_size.fetch_add(n, memory_order_seq_cst);
   sched.mu.unlock();
 }
 
-void put_global(G* gp) { put_global_batch(&gp, 1); }
+void put_global(G* gp, bool woken) { put_global_batch(&gp, 1, woken); }
 
-void put_global_list(GList& list) {
+void put_global_list(GList& list, bool woken) {
   constexpr std::uint32_t kAtOnce = 128;
   G* some[kAtOnce];
   while (list.first) {
     std::uint32_t n = 0;
     while (n < kAtOnce && list.first) some[n++] = list.pop();
-    put_global_batch(some, n);
+    put_global_batch(some, n, woken);
   }
 }
 
@@ -98,7 +98,7 @@ void ready(G* gp) {
   if (WEFT_LIKELY(mp && mp->p)) {
     put_next_here(mp->p, gp);
   } else {
-    put_global(gp);
+    put_global(gp, true);
     wake_one();
   }
 }
@@ -113,7 +113,7 @@ void ready_back(G* gp) {
     put_back(pp, gp);
     pp->woken_to.store(pp->ring.tail(), memory_order_relaxed);
   } else {
-    put_global(gp);
+    put_global(gp, true);
     wake_one();
   }
 }
@@ -124,7 +124,7 @@ void ready_list(GList& list) {
   M* mp = current_m();
   P* pp = mp ? mp->p : nullptr;
   if (!pp) {
-    put_global_list(list);
+    put_global_list(list, true);
     wake_one();
     return;
   }
@@ -282,10 +282,11 @@ void safepoint_now(M* mp) {
   G* gp = mp->curg;
   if (gp->system) return;
   if (WEFT_UNLIKELY(peek(mp->abandoned))) stay_if_abandoned(mp);
-  if (!mp->p) {
+  if (!keeps_p(mp)) {
     reacquire_p(mp);
     return;
   }
+  if (WEFT_UNLIKELY(peek(gp->no_preempt))) return;  // again when its guard ends
   gp->preempt.store(0, memory_order_relaxed);
   gp->reason = WaitReason::Preempted;
   set_status(gp, GStatus::Running, GStatus::Runnable);

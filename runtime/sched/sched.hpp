@@ -5,7 +5,7 @@
 // it), lifecycle.cpp (start and end), deadlock.cpp.
 //
 // Orders     [run-state] Sched::state: release by whoever changes it, acquire by readers: they see what was set up or given up.
-//            [idle] see idle.cpp.
+//            [idle] see idle.cpp. [depth] see preempt.cpp.
 //            [procs] release by who makes a P or takes it into use, acquire by those whom the stop of the world does not stop
 //            (sysmon, Ms without a P, plain threads): what is counted is there.
 //
@@ -68,6 +68,7 @@ struct Sched {
   Relaxed<std::uint32_t> ms_count;  // threads of the runtime that run or sleep in the loop (run()'s caller included)
   std::uint32_t next_m_id = 0;
   std::atomic<std::uint32_t> detached{0};  // Gs in blocking calls or otherwise running without a P
+  std::atomic<std::uint32_t> overrun{0};   // of these, in user code: their Ps were taken (preempt.cpp)
   GList stackless;               // never-started Gs for which no stack could be had
   std::atomic<std::uint32_t> stackless_count{0};
   std::int64_t stackless_since = 0;
@@ -194,8 +195,7 @@ class Inside {
     arch::order_for_signals();
   }
   static WEFT_ALWAYS_INLINE void go_out(G* gp) {
-    arch::order_for_signals();
-    gp->depth.store(static_cast<std::uint8_t>(peek(gp->depth) - 1), memory_order_relaxed);
+    gp->depth.store(static_cast<std::uint8_t>(peek(gp->depth) - 1), memory_order_release);  // [depth]
   }
 
   M* m;  // this thread's at the call; null: a plain thread. After a switch: current_m()
@@ -252,9 +252,10 @@ WEFT_ALWAYS_INLINE void settle_check() {
 void put_next_shared(P* pp, G* gp);
 /// Runnable: at the back of this P's queue, or in the global queue if that is full. No wake-up.
 void put_back(P* pp, G* gp);
-void put_global(G* gp);
-void put_global_batch(G* const* gs, std::uint32_t n);
-void put_global_list(GList& list);
+/// `woken`: what they waited for has come, so that they do not wait behind whoever computes for long.
+void put_global(G* gp, bool woken = false);
+void put_global_batch(G* const* gs, std::uint32_t n, bool woken = false);
+void put_global_list(GList& list, bool woken = false);
 /// Takes a batch for `pp` from the global queue: runs the first, queues the others. (loop.cpp)
 G* take_global(P* pp, std::uint32_t at_most);
 
@@ -303,8 +304,19 @@ std::int64_t earliest_timer();
 
 /// A G that runs without a P gets one, or waits for it in the global queue. Switches: maybe.
 void reacquire_p(M* mp);
-/// Takes the P of a call that lasts. False: the call is over, or somebody was faster.
-bool retake_p(P* pp);
+/// Takes the P of a call that lasts. False: the call is over, or somebody was faster. `global_first`: somebody in the global
+/// queue has waited for long.
+bool retake_p(P* pp, bool global_first = false);
+
+// ---- overruns (preempt.cpp) ----------------------------------------------------------------------------------------
+
+void preempt_start(const Config& config);
+void preempt_stop();
+/// Makes a goroutine in user code let go of `pp`, which is in Syscall then and anybody's to take. False: it is inside the runtime,
+/// under NoPreempt, gone, or has only been asked.
+bool free_p(P* pp);
+/// Slow half of entering the runtime: nobody takes the P any more; has somebody?
+bool keeps_p(M* mp);
 
 // ---- the world (world.cpp) -----------------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ WEFT_ALWAYS_INLINE void give_free(P* pp, G* gp) {
 void scrub(G* gp) {
   gp->preempt.store(0, memory_order_relaxed);
   gp->depth.store(0, memory_order_relaxed);
+  gp->no_preempt.store(0, memory_order_relaxed);
   gp->started = false;
   gp->unwinding = false;
   gp->unwound = false;
@@ -131,14 +132,13 @@ void run_closure(G* gp) {
 WEFT_NOINLINE void finish(G* gp) {
   SCHED_POINT("exit");
   M* mp = current_m();
-  P* pp = mp->p;
   if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
   probe::ended(gp->id);
-  if (WEFT_UNLIKELY(!pp)) {
+  if (WEFT_UNLIKELY(peek(gp->preempt)) && !keeps_p(mp)) {
     reacquire_p(mp);
     mp = current_m();
-    pp = mp->p;
   }
+  P* pp = mp->p;
   bump(pp->ended, std::uint64_t{1}, memory_order_release);  // [ended]
   if (WEFT_UNLIKELY(gp->is_main)) {
     if (gp->unwound)

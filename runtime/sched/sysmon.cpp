@@ -2,7 +2,8 @@
 //
 // It sleeps to the earliest of: the end of a slice, the next timer of a running P, the next look at a blocking call; and on a
 // futex when nobody runs. At each look, for each P:
-//   slice     no switch for one: the G is asked to give way (2 ms if a timer is due or somebody woken waits), also one that makes short calls
+//   slice     no switch for one: the G is asked to give way (2 ms if a timer is due or somebody woken waits), also one that makes
+//             short calls; if it does not, its P is taken (preempt.cpp)
 //   timers    due: the P is told; an idle P, if there is one, comes and fires them
 //   runnext   lingers although a P is idle: somebody is woken for it
 //   syscall   lasts and somebody could use the P: retaken
@@ -14,6 +15,8 @@
 //            by the thread: it sees what was prepared for it.
 //            [idle] see idle.cpp. [p-status] see core/p.hpp. [run-state] see lifecycle.cpp.
 #include <pthread.h>
+
+#include <algorithm>
 
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
@@ -27,6 +30,7 @@ namespace {
 constexpr std::int64_t kMs = 1'000'000;
 constexpr std::int64_t kSlice = 10 * kMs;
 constexpr std::int64_t kShortSlice = 2 * kMs;
+constexpr std::int64_t kGrace = 50'000;  // between the wish and the force
 constexpr std::int64_t kLingerLook = 1 * kMs;
 constexpr std::int64_t kCallLook = 200'000;
 constexpr std::int64_t kRetryRefused = 10 * kMs;
@@ -50,6 +54,53 @@ bool nobody_runs() {
          peek(sched.detached) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads;
 }
 
+enum class Waits : std::uint8_t { Nobody, NewOnes, WokenHere, WokenGlobal };
+
+/// Who needs `pp` itself, or any P: there is no idle one.
+Waits who_waits(P* pp, std::int64_t now) {
+  if (pp->timers.earliest() <= now || pp->ring.before(peek(pp->woken_to)) || peek(pp->runnext)) return Waits::WokenHere;
+  if (peek(sched.global_size) != 0) {
+    sched.mu.lock();
+    const bool woken = sched.global.woken_wait();
+    sched.mu.unlock();
+    return woken ? Waits::WokenGlobal : Waits::NewOnes;
+  }
+  return pp->has_local_work() ? Waits::NewOnes : Waits::Nobody;
+}
+
+/// Whoever takes a P over can be had.
+bool room_for_a_thread() {
+  sched.mu.lock();
+  const bool room = sched.idle_ms || peek(sched.poller_m) || sched.ms_count < static_cast<std::uint32_t>(sched.config->threads_max);
+  sched.mu.unlock();
+  return room && !sched.starved_of_threads;
+}
+
+/// The slice of who runs there is over. First it is asked; if it does not come to a safepoint soon, its P is taken if somebody
+/// needs it. Returns when to look again.
+std::int64_t end_slice(P* pp, std::int64_t now) {
+  if (pp->asked_at == 0) {
+    ask_running(pp);
+    pp->asked_at = now;
+    pp->patience = kGrace;
+    return now + kGrace;
+  }
+  if (now - pp->asked_at < pp->patience) return pp->asked_at + pp->patience;
+  pp->asked_at = now;
+  pp->patience = kGrace;
+  if (sched.idle_ps_count.load(memory_order_seq_cst) != 0) return now + kSlice;  // [idle] look_at_running() sees to them
+  const Waits who = who_waits(pp, now);
+  if (who == Waits::Nobody) return now + kSlice;
+  if (who == Waits::NewOnes && peek(sched.overrun) >= static_cast<std::uint32_t>(sched.config->detached_max)) return now + kSlice;
+  if (!room_for_a_thread()) return now + kSlice;
+  if (free_p(pp)) {
+    retake_p(pp, who == Waits::WokenGlobal);
+    return now + kShortSlice;
+  }
+  ask_running(pp);
+  return now + kGrace;
+}
+
 /// Is somebody's turn, a G's or a timer's, overdue on this P? The G that has it is asked to give way: at its next safepoint, or
 /// when it comes back from its call, however short its calls are. Returns when to look again.
 std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
@@ -57,6 +108,7 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
   if (s != pp->seen_switches) {
     pp->seen_switches = s;
     pp->seen_since = now;
+    pp->asked_at = 0;
   }
   std::int64_t next = kNever;
   const std::int64_t due = pp->timers.earliest();
@@ -65,16 +117,20 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
     slice = kShortSlice;
     pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
   } else {
-    next = due < now + kTimerSlack && !in_call ? now + kTimerSlack : due;
+    // Who has run for long is not about to fire it.
+    const bool will_fire = !in_call && now - pp->seen_since < kShortSlice;
+    next = due < now + kTimerSlack && will_fire ? now + kTimerSlack : due;
   }
-  if (now - pp->seen_since >= slice) {
-    if (in_call)
-      pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
-    else
-      ask_running(pp);
+  if (now - pp->seen_since < slice) {
+    next = std::min(next, pp->seen_since + slice);
+  } else if (in_call) {
+    pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
     pp->seen_since = now;
+    next = std::min(next, now + slice);
+  } else {
+    next = std::min(next, end_slice(pp, now));
   }
-  return pp->seen_since + slice < next ? pp->seen_since + slice : next;
+  return next;
 }
 
 std::int64_t look_at_running(P* pp, std::int64_t now) {
@@ -94,6 +150,11 @@ std::int64_t look_at_running(P* pp, std::int64_t now) {
 }
 
 std::int64_t look_at_call(P* pp, std::int64_t now) {
+  if (peek(pp->let_go)) {
+    pp->let_go.store(false, memory_order_relaxed);
+    retake_p(pp);
+    return now + kShortSlice;
+  }
   std::int64_t next = look_at_slice(pp, now, true);
   const std::uint64_t tick = peek(pp->syscall_tick);
   if (tick != pp->seen_tick || pp->syscall_since.load(memory_order_relaxed) == 0) {

@@ -33,6 +33,8 @@ void mark(P* own, bool first) {
     P* pp = sched.ps[i];
     if (pp == own) continue;
     PStatus s = pp->status.load(memory_order_acquire);  // [p-status]
+    // Asked before, and still in user code: it goes on there without its P.
+    if (s == PStatus::Running && !first && free_p(pp)) s = PStatus::Syscall;
     if (s == PStatus::Syscall) {
       // Counted as detached: its G goes on in the kernel without a P.
       sched.detached.fetch_add(1, memory_order_relaxed);

@@ -1,0 +1,423 @@
+// Goroutines that never come to a safepoint: they lose their P, keep their thread, and everybody else runs.
+//
+// Bodies are loops that a compiler may not remove and that call nothing of the runtime's, built without inserted polls.
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <regex>
+#include <stdexcept>
+#include <vector>
+
+#include "tests/support/support.hpp"
+
+namespace weft::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// How the runtime gets at a P: without a signal, with one.
+const char* const kWays[] = {"", "preemptsignal"};
+
+template <class Body>
+void in_run_of(Config c, Body body) {
+  c.use_env = false;
+  EXPECT_EQ(run(
+                [&] {
+                  body();
+                  EXPECT_TRUE(settle(1, kPatience)) << dump_goroutines();
+                },
+                c),
+            0);
+}
+
+template <class Body>
+void each_way(int procs, Body body) {
+  for (const char* way : kWays) {
+    Config c;
+    c.procs = procs;
+    c.seed = 7;
+    c.debug = way;
+    SCOPED_TRACE(std::string("procs ") + std::to_string(procs) + " way " + way);
+    in_run_of(c, body);
+  }
+}
+
+using Clock = std::chrono::steady_clock;
+
+void spin_for(Clock::duration d) {
+  const auto end = Clock::now() + d;
+  while (Clock::now() < end) {
+  }
+}
+
+/// Code that goroutines of users run for long: one round of it takes well below a millisecond.
+struct Code {
+  const char* name;
+  void (*round)();
+};
+
+std::string long_text = std::string(1 << 16, 'x');
+volatile std::size_t sink;
+
+const Code kCodes[] = {
+    {"a loop", [] {
+       unsigned x = 1;
+       for (int i = 0; i < 10'000; i++) x = x * 1664525u + 1013904223u;
+       sink = x;
+     }},
+    {"strlen", [] { sink = std::strlen(long_text.c_str()); }},
+    {"malloc and free", [] {
+       void* p[32];
+       for (std::size_t i = 0; i < 32; i++) p[i] = std::malloc(i * 37 + 1);
+       for (void* q : p) std::free(q);
+     }},
+    {"regex", [] {
+       static const std::regex re("(a|b)*c");
+       sink = std::regex_match(std::string(40, 'a'), re);
+     }},
+    {"unwinding", [] {
+       try {
+         throw std::runtime_error("x");
+       } catch (const std::exception& e) {
+         sink = reinterpret_cast<std::size_t>(e.what());
+       }
+     }},
+    {"qsort", [] {
+       int v[256];
+       for (int i = 0; i < 256; i++) v[i] = (i * 7919) % 256;
+       std::qsort(v, 256, sizeof(int), [](const void* a, const void* b) { return *static_cast<const int*>(a) - *static_cast<const int*>(b); });
+     }},
+};
+
+TEST(Preempt, CodeWithoutRuntimeCallsDoesNotKeepOthersFromRunning) {  // 49
+  for (const Code& code : kCodes) {
+    SCOPED_TRACE(code.name);
+    each_way(1, [&] {
+      std::atomic<bool> stop{false};
+      std::atomic<bool> spins{false};
+      for (int i = 0; i < 3; i++)
+        go([&] {
+          spins = true;
+          while (!stop.load(std::memory_order_relaxed)) code.round();
+        });
+      eventually([&] { return spins.load(); });
+      // Each of these needs the P that one of them has.
+      for (int i = 0; i < 5; i++) sleep_for(1ms);
+      Chan<int> c = make_chan<int>();
+      go([=] { c.send(7); });
+      EXPECT_EQ(c.recv(), 7);
+      stop = true;
+    });
+  }
+}
+
+TEST(Preempt, BetweenTwoRuntimeCallsAGoroutineKeepsItsThreadToItself) {
+  static thread_local int mine = 0;
+  for (int procs : {1, 2}) {
+    each_way(procs, [&] {
+      WaitGroup wg;
+      std::atomic<int> wrong{0};
+      std::atomic<bool> stop{false};
+      // Something is due all the time, so that slices are short.
+      go([&] {
+        while (!stop) sleep_for(500us);
+      });
+      for (int g = 1; g <= 6; g++)
+        wg.go([&, g] {
+          for (int round = 0; round < 4; round++) {
+            mine = g;
+            const pid_t thread = thread_now();
+            const auto end = Clock::now() + 12ms;
+            while (Clock::now() < end)
+              if (mine != g) wrong++;
+            if (thread_now() != thread) wrong++;
+            yield();
+          }
+        });
+      wg.wait();
+      stop = true;
+      EXPECT_EQ(wrong.load(), 0);
+    });
+  }
+}
+
+TEST(Preempt, ABlockingCallThatNobodyDeclaredBlocksOnlyItsGoroutine) {
+  Config c;
+  c.procs = 1;
+  in_run_of(c, [] {
+    int fds[2];
+    ASSERT_EQ(::pipe(fds), 0);
+    std::atomic<bool> reading{false};
+    WaitGroup wg;
+    wg.go([&] {
+      char byte = 0;
+      reading = true;
+      EXPECT_EQ(::read(fds[0], &byte, 1), 1) << std::strerror(errno);
+    });
+    std::atomic<int> interrupted{0};
+    wg.go([&] {
+      for (int i = 0; i < 5; i++) {
+        const timespec t{0, 20'000'000};
+        if (::nanosleep(&t, nullptr) != 0) interrupted++;
+      }
+    });
+    eventually([&] { return reading.load(); });
+    for (int i = 0; i < 10; i++) sleep_for(1ms);
+    EXPECT_EQ(::write(fds[1], "x", 1), 1);
+    wg.wait();
+    EXPECT_EQ(interrupted.load(), 0) << "calls of a goroutine that lost its P";
+    ::close(fds[0]);
+    ::close(fds[1]);
+  });
+}
+
+TEST(Preempt, UnderNoPreemptNobodyElseRuns) {
+  each_way(1, [] {
+    std::atomic<int> others{0};
+    std::atomic<bool> stop{false};
+    WaitGroup wg;
+    wg.go([&] {
+      while (!stop) {
+        others++;
+        sleep_for(100us);
+      }
+    });
+    sleep_for(1ms);
+    {
+      NoPreempt outer;
+      const int before = others;
+      {
+        NoPreempt inner;
+        spin_for(30ms);
+      }
+      safepoint();
+      spin_for(10ms);
+      safepoint();
+      EXPECT_EQ(others.load(), before);
+    }
+    const int before = others;
+    spin_for(30ms);
+    yield();
+    EXPECT_TRUE(eventually([&] { return others != before; }));
+    stop = true;
+    wg.wait();
+  });
+}
+
+TEST(Preempt, TheEndOfNoPreemptIsASafepoint) {
+  each_way(1, [] {
+    std::atomic<bool> ran{false};
+    go([&] { ran = true; });
+    {
+      NoPreempt guard;
+      // Long enough for the wish to come.
+      spin_for(25ms);
+      EXPECT_FALSE(ran.load());
+    }
+    EXPECT_TRUE(ran.load());
+  });
+}
+
+TEST(Preempt, NoPreemptOnAPlainThreadDoesNothing) {
+  NoPreempt a;
+  NoPreempt b;
+}
+
+TEST(Preempt, AGoroutineInNoPreemptMayStillBlock) {
+  each_way(1, [] {
+    Chan<int> c = make_chan<int>();
+    go([=] { c.send(3); });
+    NoPreempt guard;
+    EXPECT_EQ(c.recv(), 3);
+    sleep_for(1ms);
+  });
+}
+
+TEST(Preempt, SwitchedOffOnlySafepointsGiveWay) {
+  Config c;
+  c.procs = 1;
+  c.debug = "preemptoff";
+  in_run_of(c, [] {
+    std::atomic<bool> computed{false};
+    go([&] {
+      spin_for(60ms);
+      computed = true;
+    });
+    sleep_for(1ms);
+    EXPECT_TRUE(computed.load()) << "the goroutine lost its P";
+    // At safepoints it still does.
+    std::atomic<bool> stop{false};
+    go([&] {
+      while (!stop) safepoint();
+    });
+    sleep_for(1ms);
+    stop = true;
+  });
+}
+
+TEST(Preempt, WhereTheKernelRefusesBarriersASignalDoesIt) {
+  rt::fault_install({{rt::Call::Membarrier, 1, rt::FaultRule::kForEver, ENOSYS}});
+  Config c;
+  c.procs = 1;
+  in_run_of(c, [] {
+    std::atomic<bool> stop{false};
+    go([&] {
+      while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+    });
+    for (int i = 0; i < 5; i++) sleep_for(1ms);
+    stop = true;
+  });
+  EXPECT_GE(rt::fault_hits(rt::Call::Membarrier), 1u);
+  rt::fault_restore();
+}
+
+std::atomic<int> urgent{0};
+
+TEST(Preempt, AHandlerOfTheHostForSigurgIsCalledToo) {
+  urgent = 0;
+  struct sigaction mine = {}, before = {};
+  mine.sa_handler = [](int) { urgent++; };
+  ASSERT_EQ(::sigaction(SIGURG, &mine, &before), 0);
+  Config c;
+  c.procs = 1;
+  c.debug = "preemptsignal";
+  in_run_of(c, [] {
+    EXPECT_EQ(::raise(SIGURG), 0);
+    EXPECT_EQ(urgent.load(), 1) << "one that is not the runtime's";
+    std::atomic<bool> stop{false};
+    go([&] {
+      while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+    });
+    sleep_for(1ms);
+    stop = true;
+    EXPECT_GE(urgent.load(), 2) << "the runtime's own is passed on";
+  });
+  struct sigaction now = {};
+  ASSERT_EQ(::sigaction(SIGURG, &before, &now), 0);
+  EXPECT_EQ(now.sa_handler, mine.sa_handler) << "the runtime has left its handler behind";
+}
+
+TEST(Preempt, AGoroutineThatPanicsOrEndsWithoutItsPIsLikeAnyOther) {
+  each_way(1, [] {
+    WaitGroup wg;
+    for (int i = 0; i < 4; i++)
+      wg.go([i] {
+        // Loses its P here: the sleeper below is due all the time.
+        const std::string what = panic_of([] {
+          spin_for(20ms);
+          panic("late");
+        });
+        EXPECT_EQ(what, "late");
+        spin_for(20ms);
+        if (i % 2) goexit();
+      });
+    std::atomic<bool> stop{false};
+    go([&] {
+      while (!stop) sleep_for(1ms);
+    });
+    wg.wait();
+    stop = true;
+  });
+}
+
+TEST(Preempt, WhileOnlyNewcomersWaitNoMoreThanDetachedMaxRunWithoutAP) {
+  Config c;
+  c.procs = 1;
+  c.detached_max = 3;
+  in_run_of(c, [] {
+    std::atomic<int> now{0}, most{0};
+    WaitGroup wg;
+    for (int i = 0; i < 16; i++)
+      wg.go([&] {
+        const int n = ++now;
+        int m = most;
+        while (m < n && !most.compare_exchange_weak(m, n)) {
+        }
+        spin_for(60ms);
+        now--;
+      });
+    wg.wait();
+    EXPECT_GE(most.load(), 2) << "none was detached";
+    EXPECT_LE(most.load(), 1 + 3);
+  });
+}
+
+TEST(Preempt, AThousandHogsLeaveADueTimerItsTurn) {
+  if (kTsan) return;  // a thousand threads that compute
+  Config c;
+  c.procs = 2;
+  c.threads_max = 200;
+  in_run_of(c, [] {
+    std::atomic<bool> stop{false};
+    std::atomic<int> began{0};
+    WaitGroup wg;
+    for (int i = 0; i < 1000; i++)
+      wg.go([&] {
+        began++;
+        while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+      });
+    int threads = 0;
+    for (int i = 0; i < 10; i++) {
+      sleep_for(1ms);
+      threads = std::max(threads, arch::count_process_threads());
+    }
+    EXPECT_LE(threads, 200 + 2) << "Ms, sysmon, this one";
+    stop = true;
+    wg.wait();
+    EXPECT_EQ(began.load(), 1000);
+  });
+}
+
+TEST(Preempt, TheWorldStopsBesideGoroutinesThatNeverComeToASafepoint) {
+  for (int procs : {1, 2, 4}) {
+    each_way(procs, [&] {
+      std::atomic<bool> stop{false};
+      std::atomic<int> spinning{0};
+      for (int i = 0; i < 6; i++)
+        go([&, i] {
+          spinning++;
+          while (!stop.load(std::memory_order_relaxed)) kCodes[i % 3].round();
+        });
+      eventually([&] { return spinning == 6; });
+      for (int i = 0; i < 20; i++) EXPECT_GE(set_procs(1 + i % 4), 1);
+      EXPECT_NE(dump_goroutines().find("goroutine "), std::string::npos);
+      stop = true;
+    });
+  }
+}
+
+TEST(Preempt, StopUnwindsTheParkedBesideAHog) {
+  std::atomic<bool> stop{false};
+  std::atomic<int> unwound{0};
+  Config c;
+  c.procs = 1;
+  c.use_env = false;
+  Runtime rt{c};
+  ASSERT_FALSE(rt.start());
+  std::atomic<bool> spins{false};
+  for (int i = 0; i < 3; i++)
+    rt.go([&] {
+      Defer counted{[&] { unwound++; }};
+      make_chan<int>().recv();
+    });
+  rt.go([&] {
+    spins = true;
+    while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+  });
+  ASSERT_TRUE(eventually([&] { return spins.load(); }));
+  std::thread later([&] {
+    ASSERT_TRUE(eventually([&] { return unwound == 3; }));
+    stop = true;
+  });
+  const StopResult r = rt.stop(0s);
+  later.join();
+  EXPECT_EQ(r.unwound.size(), 3u);
+  EXPECT_TRUE(r.abandoned.empty());
+}
+
+}  // namespace
+}  // namespace weft::test
