@@ -135,6 +135,14 @@ std::uint64_t goid();
   if (__builtin_expect(detail::preempt_requested(), 0)) detail::safepoint_slow();
 }
 
+/// From here on the calling goroutine runs on this OS thread only, and nobody else does: for libraries that keep state per
+/// thread (graphics contexts, namespaces, scheduling attributes). Nests: as many unlock_os_thread() calls undo it; one more is
+/// ignored. If the goroutine ends while locked the thread ends too, unless it is run()'s caller. New threads never inherit the
+/// state of a locked one. Cost: each switch to or from it is a hand-off between threads, some microseconds. On a plain thread
+/// both do nothing. Go: runtime.LockOSThread; in run(), goroutine 1 starts on run()'s caller.
+void lock_os_thread();
+void unlock_os_thread();
+
 /// While one lives, its goroutine keeps its P: nobody else runs in its place, also if it computes for long, and a stop of the
 /// world waits for it. Runtime calls that block still do. For code that must not be overtaken: a lock of the OS held over
 /// several statements, thread_local scratch space in code with inserted polls. Nests, at most 255 deep. On a plain thread it

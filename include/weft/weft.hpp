@@ -8,6 +8,7 @@
 #include <weft/dump.hpp>
 #include <weft/error.hpp>
 #include <weft/fd.hpp>
+#include <weft/gc_hook.hpp>
 #include <weft/go.hpp>
 #include <weft/hooks.hpp>
 #include <weft/mutex.hpp>

@@ -37,16 +37,30 @@ struct M;
 enum class GStatus : std::uint8_t { Dead, Runnable, Running, Syscall, Waiting };
 const char* status_text(GStatus s);
 
-/// What few Gs have: a name, labels, attributes of their stack.
+/// How a G is started: G::started.
+enum GStart : std::uint8_t {
+  kFresh,    // has no context yet
+  kStarted,  // by a switch
+  kSpecial,  // the same, but not by just anybody: only g0 starts it (sched/locked.cpp)
+};
+
+/// What few Gs have: a name, labels, attributes of their stack, a thread of their own.
 struct GExtra {
-  Spawn spawn;
+  Spawn spawn = {};
+  std::uint32_t locks = 0;  // lock_os_thread() calls that are not undone
+  M* locked_m = nullptr;
+  // --- suspended (sched/freeze.cpp); changed with the world stopped, but for `aside` ---
+  std::uint32_t held = 0;      // suspend() calls that are not undone
+  std::uint8_t started_before = kFresh;
+  bool aside = false;          // runnable, found in a queue and kept out of it
+  M* stands = nullptr;         // it was running: on this thread
 };
 
 struct alignas(arch::kCacheLine) G {
   // --- every switch: one line ---
   std::atomic<std::uint8_t> preempt{0};  // somebody wants this G to stop at its next safepoint
   std::atomic<GStatus> status{GStatus::Dead};
-  bool started = false;    // has run; else the context is yet to be made
+  std::uint8_t started = kFresh;  // GStart; not kFresh: it has run
   bool unwinding = false;  // goexit or stop is taking its frames down
   bool unwound = false;    // the token that does has reached the entry
   bool system = false;     // an M's g0

@@ -20,6 +20,13 @@ namespace weft::rt {
 
 struct P;
 
+/// What an M may run.
+enum class Bound : std::uint8_t {
+  No,
+  Locked,  // only `locked_g`
+  Leaves,  // nobody any more: its thread ends
+};
+
 /// What the next context does first for the one that left (sched/switch.hpp).
 enum class Commit : std::uint8_t { None, Unlock, Call };
 
@@ -30,6 +37,7 @@ struct alignas(arch::kCacheLine) M {
   Commit commit = Commit::None;
   bool searching = false;  // counted in Sched::searching
   bool leaves = false;     // `from` has ended: its context is gone
+  Bound bound = Bound::No;
   SpinLock* commit_lock = nullptr;
   void (*commit_call)(M* mp, G* from, void* arg) = nullptr;
   void* commit_arg = nullptr;
@@ -45,11 +53,19 @@ struct alignas(arch::kCacheLine) M {
   bool next_searching = false;  // ditto: wakes up counted as searching
   std::atomic<bool> in_poller{false};
 
+  G* locked_g = nullptr;
+
   // --- blocking calls ---
   P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off
   std::atomic<bool> asked_to_let_go{false};  // by a signal (sched/preempt.cpp)
   std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
   arch::SavedRegs call;         // where the G entered it, for reports
+
+  // --- standing still (sched/freeze.cpp) ---
+  std::atomic<bool> asleep{true};        // runs nothing, and looks at Sched::frozen before it does
+  std::atomic<std::uint32_t> freeze_asked{0};  // number of the asking that is to be answered; 0: none
+  std::atomic<std::uint32_t> suspended{0};  // 1: its goroutine is; a futex word
+  std::atomic<void*> stands_at{nullptr};    // the signal's ucontext: the registers of the code that stands still
 
   // --- the rest ---
   std::uint32_t id = 0;
@@ -62,6 +78,7 @@ struct alignas(arch::kCacheLine) M {
   M* all_link = nullptr;
   Rng rng;
   void* signal_stack = nullptr;
+  bool urgent_was_blocked = false;  // of run()'s caller: SIGURG
   std::vector<SpinLock*> commit_locks;  // of a select: the copy its commit unlocks from
 };
 

@@ -28,7 +28,7 @@ std::uint64_t switches_so_far() {
 bool all_quiet() {
   sched.mu.lock();
   const bool quiet = sched.state.load(memory_order_acquire) == RunState::Running &&  // [run-state]
-                     !sched.stopping && peek(sched.idle_ps_count) == peek(sched.procs) && peek(sched.detached) == 0 &&
+                     !sched.stopping && peek(sched.idle_ps_count) == peek(sched.procs) && peek(sched.detached) == 0 && sched.held == 0 &&
                      peek(sched.global_size) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads &&
                      sched.poller.waiting() == 0 && earliest_timer() == kNever;
   sched.mu.unlock();
@@ -44,6 +44,7 @@ void check_all_asleep() {
   if (live == 0 && !(sched.in_run && sched.main_goexit)) return;
   bool fatal = false;
   if (sched.in_run && !peek(sched.panicking)) {
+    join_parting();
     const int own = static_cast<int>(sched.ms_count) + (sysmon_running() ? 1 : 0) + (helper_threads ? helper_threads() : 0);
     // A thread that has just been joined may still be listed for a moment.
     for (int tries = 0; tries < 5 && !fatal; tries++) {

@@ -59,6 +59,20 @@ void refresh_coarse(std::int64_t now) {
   sched.coarse_ms.store(static_cast<std::uint32_t>((now - sched.started_at) / 1'000'000), memory_order_relaxed);
 }
 
+/// Nobody has needed this M for long. False: somebody has just taken it.
+bool leaves_idle_list(M* mp) {
+  sched.mu.lock();
+  M** at = &sched.idle_ms;
+  while (*at && *at != mp) at = &(*at)->idle_link;
+  const bool there = *at == mp;
+  if (there) {
+    *at = mp->idle_link;
+    sched.idle_ms_count--;
+  }
+  sched.mu.unlock();
+  return there;
+}
+
 /// Sleeps on the note until somebody hands over a P, or the run ends.
 void sleep_on_note(M* mp) {
   mp->note.clear();
@@ -70,7 +84,13 @@ void sleep_on_note(M* mp) {
   mp->idle_link = sched.idle_ms;
   sched.idle_ms = mp;
   sched.idle_ms_count++;
+  const bool one_of_many = may_leave(mp);
   sched.mu.unlock();
+  Asleep asleep(mp);
+  if (one_of_many && !mp->note.sleep_until(arch::clock_now() + idle_m_patience) && leaves_idle_list(mp)) {
+    mp->bound = Bound::Leaves;
+    return;
+  }
   mp->note.sleep();
   if (P* pp = std::exchange(mp->next_p, nullptr)) {
     bind_p(mp, pp);
@@ -84,7 +104,10 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
   // Work or an earlier timer that came before poller_m could be seen: look again. [idle]
   const bool again = earliest_timer() < until || ending() ||
                      (sched.idle_ps_count.load(memory_order_seq_cst) != 0 && anything_runnable());
-  sched.poller.wait(again ? 0 : until, got, true);
+  {
+    Asleep asleep(mp);
+    sched.poller.wait(again ? 0 : until, got, true);
+  }
   sched.mu.lock();
   sched.poller_m.store(nullptr, memory_order_seq_cst);  // [idle]
   P* pp = std::exchange(mp->next_p, nullptr);

@@ -31,122 +31,6 @@ namespace weft::rt {
 
 std::atomic<void (*)()> end_watch{nullptr};
 
-namespace {
-
-// Signals are the host's business: an M takes only those that its own instructions raise, the preemption signal and, if
-// run() answers it, SIGQUIT: else a goroutine that raises it would wait for ever.
-void block_signals() {
-  sigset_t set;
-  sigfillset(&set);
-  for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGURG, SIGPROF}) sigdelset(&set, s);
-  if (sched.takes_quit) sigdelset(&set, SIGQUIT);
-  pthread_sigmask(SIG_SETMASK, &set, nullptr);
-}
-
-/// A host that blocks SIGQUIT where it calls run() waits for it elsewhere.
-bool caller_takes_quit() {
-  sigset_t now;
-  return pthread_sigmask(SIG_BLOCK, nullptr, &now) == 0 && !sigismember(&now, SIGQUIT);
-}
-
-void set_up_m(M* mp) {
-  mp->g0.system = true;
-  mp->g0.started = true;
-  mp->g0.status.store(GStatus::Running, memory_order_relaxed);
-  mp->curg = &mp->g0;
-  mp->eh = arch::thread_eh_globals();
-  mp->tid = arch::thread_id();
-  arch::san_adopt_thread(mp->g0.san);
-  mp->signal_stack = arch::install_signal_stack();
-  arch::set_current_m(mp);
-}
-
-void take_down_m(M* mp) {
-  arch::set_current_m(nullptr);
-  arch::remove_signal_stack(mp->signal_stack);
-}
-
-M* new_m(bool is_main) {
-  auto* mp = new (std::nothrow) M;
-  if (!mp) return nullptr;
-  mp->is_main = is_main;
-  sched.mu.lock();
-  mp->id = sched.next_m_id++;
-  mp->all_link = sched.all_ms;
-  sched.all_ms = mp;
-  sched.ms_count++;
-  sched.mu.unlock();
-  mp->rng.seed(sched.seed + 0x51ed270b * (mp->id + 1));
-  return mp;
-}
-
-void forget_m(M* mp) {
-  sched.mu.lock();
-  for (M** at = &sched.all_ms; *at; at = &(*at)->all_link)
-    if (*at == mp) {
-      *at = mp->all_link;
-      break;
-    }
-  sched.ms_count--;
-  sched.mu.unlock();
-  delete mp;
-}
-
-void* m_main(void* arg) {
-  M* mp = static_cast<M*>(arg);
-  char name[16];
-  std::snprintf(name, sizeof name, "weft-m%u", mp->id);
-  arch::name_this_thread(name);
-  block_signals();
-  set_up_m(mp);
-  if (P* pp = std::exchange(mp->next_p, nullptr)) {
-    bind_p(mp, pp);
-    mp->searching = std::exchange(mp->next_searching, false);
-  }
-  schedule(mp);
-  take_down_m(mp);
-  mp->gone.store(true, memory_order_release);  // [m-gone]
-  return nullptr;
-}
-
-}  // namespace
-
-bool start_m(P* pp, bool searching) {
-  bool at_limit = false;
-  if (sched.ms_count >= static_cast<std::uint32_t>(sched.config->threads_max)) {
-    at_limit = true;
-    if (sched.in_run) {
-      log_flush();
-      fatalf("thread exhaustion\nruntime: program exceeds %d-thread limit", sched.config->threads_max);
-    }
-  }
-  M* mp = at_limit ? nullptr : new_m(false);
-  int err = EAGAIN;
-  if (mp) {
-    mp->next_p = pp;
-    mp->next_searching = searching;
-    err = arch::start_thread(&mp->thread, m_main, mp);
-    if (err == 0) return true;
-    forget_m(mp);
-  }
-  // Nothing is lost: the P keeps its queue, where thieves find it, and sysmon tries again.
-  sched.mu.lock();
-  if (sched.stopping) {
-    pp->status.store(PStatus::Stopped, memory_order_release);  // [p-status]
-    pp->attention.fetch_and(~static_cast<std::uint32_t>(kAttendStop), memory_order_relaxed);
-    if (--sched.stop_wait == 0) sched.stop_note.wake();
-  } else {
-    push_idle_p(pp);
-  }
-  if (searching) sched.searching.fetch_sub(1, memory_order_seq_cst);  // [idle]
-  sched.starved_of_threads = true;
-  const bool warn = !sched.thread_warned.exchange(true, memory_order_relaxed);
-  sched.mu.unlock();
-  if (warn) log_warn("cannot start a thread (error %d); going on with fewer, trying again", err);
-  if (sysmon_next_look() > arch::clock_now() + 20'000'000) sysmon_wake();
-  return false;
-}
-
 // ---- boot ----------------------------------------------------------------------------------------------------------
 
 bool make_p() {
@@ -223,20 +107,6 @@ bool sched_first_m() {
   return start_m(pp, false);
 }
 
-M* enter_as_m() {
-  M* mp = new_m(true);
-  if (!mp) fatalf("out of memory: no room for the first M");
-  mp->thread = pthread_self();
-  set_up_m(mp);
-  acquire_idle_p(mp);
-  return mp;
-}
-
-void leave_as_m(M* mp) {
-  take_down_m(mp);
-  mp->gone.store(true, memory_order_release);  // [m-gone]
-}
-
 // ---- ending --------------------------------------------------------------------------------------------------------
 
 void begin_ending() {
@@ -247,14 +117,11 @@ void begin_ending() {
     pp->attention.fetch_or(kAttendStop, memory_order_relaxed);
     ask_running(pp);
   }
-  M* sleepers = std::exchange(sched.idle_ms, nullptr);
+  sched.idle_ms = nullptr;
   sched.idle_ms_count = 0;
+  // The idle ones, and those that wait for the goroutine that they are locked to. Those that run clear their note before they sleep.
+  for (M* mp = sched.all_ms; mp; mp = mp->all_link) mp->note.wake();
   sched.mu.unlock();
-  while (sleepers) {
-    M* next = sleepers->idle_link;
-    sleepers->note.wake();
-    sleepers = next;
-  }
   sched.poller.wake();
 }
 
@@ -466,6 +333,7 @@ void sched_shutdown() {
     *at = mp->all_link;
     delete mp;
   }
+  free_spare_ms();
   preempt_stop();
   g_table_each(detach_g, nullptr);
   // Whoever took a G out of a queue before that is about to wake it.

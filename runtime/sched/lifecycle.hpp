@@ -18,6 +18,10 @@ int change_procs(int n);
 /// Makes the calling thread an M until leave_as_m(). For run().
 M* enter_as_m();
 void leave_as_m(M* mp);
+/// A host that blocks SIGQUIT where it calls run() waits for it elsewhere.
+bool caller_takes_quit();
+/// All threads that left during the run are joined, and their Ms freed.
+void free_spare_ms();
 
 /// Boots: Ps, poller, sysmon; no M yet. `config` has been validated.
 std::error_code sched_boot(const Config& config, bool in_run);

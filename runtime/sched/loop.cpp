@@ -36,9 +36,13 @@ void schedule(M* mp) {
 
 void execute(M* mp, G* gp) {
   P* pp = mp->p;
-  if (!gp->started && !bind_stack(pp, gp)) {
-    wait_for_stack(gp);
-    return;
+  if (WEFT_UNLIKELY(gp->started != kStarted)) {
+    if (gp->started == kSpecial) {
+      if (!start_special(mp, gp)) return;
+    } else if (!bind_stack(pp, gp)) {
+      wait_for_stack(gp);
+      return;
+    }
   }
   now_running(mp, pp, gp);
   mp->commit = Commit::None;
@@ -147,6 +151,7 @@ G* find_work(M* mp) {
   for (;;) {
     if (WEFT_UNLIKELY(peek(mp->abandoned)))
       for (;;) ::pause();
+    if (WEFT_UNLIKELY(mp->bound != Bound::No)) return only_locked(mp);
     P* pp = mp->p;
     if (WEFT_UNLIKELY(!pp)) {  // handed off, taken away, stopped, or never had one
       if (run_has_ended()) return nullptr;

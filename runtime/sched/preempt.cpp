@@ -34,6 +34,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/sched/freeze.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -87,21 +88,6 @@ bool ask_by_signal(P* pp) {
   return false;  // sysmon is woken when it has
 }
 
-/// In the handler: on the thread's own M.
-void let_go_when_asked(M* mp) {
-  if (!mp->asked_to_let_go.exchange(false, memory_order_relaxed)) return;
-  G* gp = mp->curg;
-  P* pp = mp->p;
-  if (gp->system || !pp || !may_go(gp)) return;
-  let_go(mp, gp, pp);
-  pp->let_go.store(true, memory_order_relaxed);
-  sysmon_wake();
-}
-
-void on_interrupt(void*) {
-  if (M* mp = current_m()) let_go_when_asked(mp);
-}
-
 }  // namespace
 
 void preempt_start(const Config& config) {
@@ -124,6 +110,16 @@ bool free_p(P* pp) {
     case Way::Off: break;
   }
   return false;
+}
+
+void let_go_when_asked(M* mp) {
+  if (!mp->asked_to_let_go.exchange(false, memory_order_relaxed)) return;
+  G* gp = mp->curg;
+  P* pp = mp->p;
+  if (gp->system || !pp || !may_go(gp)) return;
+  let_go(mp, gp, pp);
+  pp->let_go.store(true, memory_order_relaxed);
+  sysmon_wake();
 }
 
 bool keeps_p(M* mp) {

@@ -65,6 +65,8 @@ struct Sched {
   M* idle_ms = nullptr;
   std::uint32_t idle_ms_count = 0;
   M* all_ms = nullptr;
+  M* spare_ms = nullptr;  // without a thread, to be used again
+  M* parting = nullptr;   // the last one whose thread has ended by itself: to be joined
   Relaxed<std::uint32_t> ms_count;  // threads of the runtime that run or sleep in the loop (run()'s caller included)
   std::uint32_t next_m_id = 0;
   std::atomic<std::uint32_t> detached{0};  // Gs in blocking calls or otherwise running without a P
@@ -85,6 +87,12 @@ struct Sched {
   bool stopping = false;        // under mu
   std::uint32_t stop_wait = 0;  // under mu: Ps still running
   Note stop_note;
+
+  // --- standing still (freeze.cpp) ---
+  std::atomic<std::uint32_t> frozen{0};       // odd: the world is; a futex word
+  std::atomic<std::uint64_t> freeze_left{0};  // number of the asking, and how many are yet to stand
+  Note freeze_note;
+  Relaxed<std::uint32_t> held;  // suspended goroutines; changed with the world stopped
 
   // --- ends ---
   G* main_g = nullptr;
@@ -286,11 +294,23 @@ void stay_if_abandoned(M* mp);
 P* unbind_p(M* mp);
 /// A P without an M gets one if it is worth it, else becomes idle. (handoff.cpp)
 void handoff_p(P* pp);
+/// What a bound M does: sleeps until its goroutine is runnable; null: the thread ends. Stack: g0. (locked.cpp)
+G* only_locked(M* mp);
+/// A special G was found in a queue. False: the P has gone to the M that may run it.
+bool start_special(M* mp, G* gp);
+/// `gp`, which is locked to this M's thread, ends.
+void end_locked(M* mp, G* gp);
 /// Starts an M for `pp`. False: the kernel refuses threads; pp is idle then, and sysmon tries again.
 bool start_m(P* pp, bool searching);
 /// Mu held on entry, released: `pp` goes to a sleeping M, or a new one.
 void give_p_locked(P* pp, bool searching);
 void push_idle_p(P* pp);  // mu held
+/// More Ms sleep than can be of use soon. mu held. (threads.cpp)
+bool may_leave(const M* mp);
+/// How long such an M sleeps before its thread ends.
+extern std::int64_t idle_m_patience;
+/// A thread that has ended by itself is not counted by the kernel any more after this.
+void join_parting();
 
 // ---- timers --------------------------------------------------------------------------------------------------------
 
@@ -317,6 +337,22 @@ void preempt_stop();
 bool free_p(P* pp);
 /// Slow half of entering the runtime: nobody takes the P any more; has somebody?
 bool keeps_p(M* mp);
+/// In the signal's handler: lets go of this M's P if it was asked to and may.
+void let_go_when_asked(M* mp);
+
+/// While an M sleeps it runs nothing, and a freeze does not wait for it; it does not go on before the freeze is over. (freeze.cpp)
+class Asleep {
+ public:
+  explicit Asleep(M* mp);
+  ~Asleep();
+  Asleep(const Asleep&) = delete;
+  Asleep& operator=(const Asleep&) = delete;
+
+ private:
+  M* m_;
+};
+/// A special G that was found in a queue is suspended: it is out of it now, until it is resumed.
+bool put_aside_if_held(G* gp);
 
 // ---- the world (world.cpp) -----------------------------------------------------------------------------------------
 
@@ -324,12 +360,16 @@ bool keeps_p(M* mp);
 /// Callable from a G, g0's callers and plain threads. Nested: fatal.
 bool stop_world(std::int64_t limit_ns = kNever);
 void start_world();
+/// Waits for its turn to stop the world: comes to safepoints meanwhile if it has a P.
+void lock_world();
 
 // ---- sysmon (sysmon.cpp) -------------------------------------------------------------------------------------------
 
 bool sysmon_start();
 void sysmon_stop();
 bool sysmon_running();
+/// Is this its thread?
+bool on_sysmon();
 /// Somebody runs again, or has a timer that is due before sysmon's next look.
 void sysmon_wake();
 /// How much later than a timer sysmon may look at the P that it belongs to. A P that switches fires its timers itself, and

@@ -70,7 +70,7 @@ void scrub(G* gp) {
   gp->preempt.store(0, memory_order_relaxed);
   gp->depth.store(0, memory_order_relaxed);
   gp->no_preempt.store(0, memory_order_relaxed);
-  gp->started = false;
+  gp->started = kFresh;
   gp->unwinding = false;
   gp->unwound = false;
   gp->is_main = false;
@@ -149,13 +149,17 @@ WEFT_NOINLINE void finish(G* gp) {
   if (WEFT_UNLIKELY(peek(sched.settlers) != 0)) settle_check();
   set_status(gp, GStatus::Running, GStatus::Dead);
 
-  G* next = pick(mp, pp);
+  G* next = nullptr;
+  if (WEFT_LIKELY(gp->started == kStarted))
+    next = pick(mp, pp);
+  else
+    end_locked(mp, gp);
   if (WEFT_LIKELY(next != nullptr)) {
     if (kTakeOver && !next->started && next->stack_cls == gp->stack_cls && !next->stack && next->stack_cls != kOwnMapping &&
         gp->stack->guard != GuardKind::Canary) {
       next->stack = std::exchange(gp->stack, nullptr);
       next->stack->owner.store(next, memory_order_relaxed);
-      next->started = true;
+      next->started = kStarted;
       next->depth.store(1, memory_order_relaxed);
       now_running(mp, pp, next);
       mp->curg = next;
@@ -163,7 +167,7 @@ WEFT_NOINLINE void finish(G* gp) {
       give_free(pp, gp);
       return;
     }
-    if (!next->started && !hot_stack(pp, next)) {
+    if (next->started != kStarted && (next->started == kSpecial || !hot_stack(pp, next))) {
       mp->chosen = next;
       next = nullptr;
     }
@@ -227,7 +231,7 @@ bool bind_stack(P* pp, G* gp) {
   gp->stack = s;
   gp->ctx = arch::make_context(s->start(), s->bytes(), g_entry);
   gp->depth.store(1, memory_order_relaxed);
-  gp->started = true;
+  gp->started = kStarted;
   return true;
 }
 

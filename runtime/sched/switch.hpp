@@ -92,10 +92,10 @@ WEFT_ALWAYS_INLINE bool hot_stack(P* pp, G* gp) {
   return pp->stacks.count > 0 && gp->stack_cls == pp->stacks.cls && bind_stack(pp, gp);
 }
 
-/// pick(), ready to be switched to. A G that needs a cold stack is left in mp->chosen for find_work().
+/// pick(), ready to be switched to. A G that needs a cold stack, or is special, is left in mp->chosen for find_work().
 WEFT_ALWAYS_INLINE G* pick_straight(M* mp, P* pp) {
   G* gp = pick(mp, pp);
-  if (gp && WEFT_UNLIKELY(!gp->started) && !hot_stack(pp, gp)) {
+  if (gp && WEFT_UNLIKELY(gp->started != kStarted) && (gp->started == kSpecial || !hot_stack(pp, gp))) {
     mp->chosen = gp;
     return nullptr;
   }
@@ -112,7 +112,8 @@ WEFT_ALWAYS_INLINE void now_running(M* mp, P* pp, G* gp) {
 /// Leaves the running G for whoever comes next. The caller has set its status and mp->commit.
 WEFT_ALWAYS_INLINE M* leave(M* mp, G* gp) {
   P* pp = mp->p;
-  G* next = pp ? pick_straight(mp, pp) : nullptr;
+  // Whoever is locked to this thread leaves it to nobody.
+  G* next = WEFT_LIKELY(pp != nullptr && gp->started == kStarted) ? pick_straight(mp, pp) : nullptr;
   if (WEFT_LIKELY(next != nullptr))
     now_running(mp, pp, next);
   else

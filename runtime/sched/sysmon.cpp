@@ -309,6 +309,8 @@ void sysmon_stop() {
   sysmon.running.store(false, memory_order_relaxed);
 }
 
+bool on_sysmon() { return peek(sysmon.running) && pthread_equal(sysmon.thread, pthread_self()); }
+
 bool sysmon_running() { return peek(sysmon.running); }
 
 void sysmon_wake() { sysmon.note.wake(); }

@@ -55,6 +55,8 @@ void mark(P* own, bool first) {
   }
 }
 
+}  // namespace
+
 void lock_world() {
   for (;;) {
     M* mp = current_m();
@@ -67,8 +69,6 @@ void lock_world() {
     safepoint_now(mp);
   }
 }
-
-}  // namespace
 
 bool stop_world(std::int64_t limit_ns) {
   lock_world();

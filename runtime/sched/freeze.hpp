@@ -1,0 +1,24 @@
+// Stopping at any instruction (freeze.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/sched/sched.hpp"
+
+namespace weft::rt {
+
+/// All other Ms stand still in a signal handler, or sleep, until thaw_world(). False: some thread did not come; the world runs on.
+bool freeze_world();
+void thaw_world();
+
+/// False: no such goroutine; or its thread did not come.
+bool suspend_g(std::uint64_t id);
+bool resume_g(std::uint64_t id);
+
+/// Handler of the interrupt: lets go of the P, stands still, whatever this thread has been asked for.
+void on_interrupt(void* ucontext);
+
+/// A thread that ends is not waited for.
+void never_freeze(M* mp);
+
+}  // namespace weft::rt

@@ -1,0 +1,113 @@
+// Goroutines that are locked to their thread.
+//
+// Protocol   A locked G is special (GStart): only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
+//            owner, which sleeps on its note meanwhile and runs nobody else:
+//
+//              finder (execute)                   owner (only_locked)
+//              owner->next_p = its own P          gives its P back
+//              owner->note.wake()                 sleeps on its note
+//              looks for a P and work again       takes next_p, runs the G
+//
+//            There is one finder per time that the G becomes runnable, so one wake per sleep; the note is cleared when the lock is
+//            taken and after each sleep.
+// Ends       A G that ends while locked takes the thread with it: nobody knows in what state it is. run()'s caller only waits for
+//            the end of the run.
+// Orders     [run-state] see lifecycle.cpp.
+#include <new>
+#include <utility>
+
+#include "runtime/base/check.hpp"
+#include "runtime/sched/switch.hpp"
+
+namespace weft::rt {
+namespace {
+
+bool ending() { return sched.state.load(memory_order_acquire) == RunState::Ending; }  // [run-state]
+
+void give_back_p(M* mp) {
+  P* pp = mp->p;
+  if (!pp) return;
+  if (mp->chosen) put_back(pp, std::exchange(mp->chosen, nullptr));
+  handoff_p(unbind_p(mp));
+}
+
+}  // namespace
+
+G* only_locked(M* mp) {
+  for (;;) {
+    if (mp->bound == Bound::Leaves) {
+      give_back_p(mp);
+      if (!mp->is_main) return nullptr;
+      while (!ending()) {
+        Asleep asleep(mp);
+        mp->note.sleep();
+        mp->note.clear();
+      }
+      return nullptr;
+    }
+    give_back_p(mp);
+    if (ending()) return nullptr;
+    // With this P given back everybody may be asleep, and nobody else about to look.
+    if (sched.idle_ps_count.load(memory_order_seq_cst) == peek(sched.procs)) check_all_asleep();  // [idle] see idle.cpp
+    {
+      Asleep asleep(mp);
+      mp->note.sleep();
+    }
+    mp->note.clear();
+    if (ending()) return nullptr;
+    P* pp = std::exchange(mp->next_p, nullptr);
+    if (!pp) continue;
+    bind_p(mp, pp);
+    G* gp = mp->locked_g;
+    if (!(peek(pp->attention) & kAttendStop)) return gp;
+    put_global(gp, true);  // after the stop
+  }
+}
+
+bool start_special(M* mp, G* gp) {
+  if (put_aside_if_held(gp)) return false;
+  M* owner = gp->extra->locked_m;
+  if (owner == mp) return true;
+  owner->next_p = unbind_p(mp);
+  owner->note.wake();
+  return false;
+}
+
+void end_locked(M* mp, G* gp) {
+  gp->extra->locks = 0;
+  mp->locked_g = nullptr;
+  mp->bound = Bound::Leaves;
+}
+
+}  // namespace weft::rt
+
+namespace weft {
+
+using namespace rt;
+
+void lock_os_thread() {
+  Inside inside;
+  G* gp = current_g();
+  if (!gp) return;
+  M* mp = current_m();
+  if (!gp->extra) gp->extra = new GExtra{};
+  if (gp->extra->locks++ > 0) return;
+  gp->extra->locked_m = mp;
+  gp->started = kSpecial;
+  mp->note.clear();
+  mp->locked_g = gp;
+  mp->bound = Bound::Locked;
+}
+
+void unlock_os_thread() {
+  Inside inside;
+  G* gp = current_g();
+  if (!gp || !gp->extra || gp->extra->locks == 0 || --gp->extra->locks > 0) return;
+  M* mp = current_m();
+  gp->extra->locked_m = nullptr;
+  gp->started = kStarted;
+  mp->locked_g = nullptr;
+  mp->bound = Bound::No;
+}
+
+}  // namespace weft
