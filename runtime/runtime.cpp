@@ -24,6 +24,7 @@
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/obs/dump.hpp"
+#include "runtime/obs/hogs.hpp"
 #include "runtime/obs/leaks.hpp"
 #include "runtime/obs/overflow.hpp"
 #include "runtime/obs/report.hpp"
@@ -45,14 +46,16 @@ constexpr std::int64_t kUnwindRound = 10'000'000;
 // One runtime at a time: start to end of stop.
 std::atomic<bool> taken{false};
 
-void install_reports(bool in_run) {
+void install_reports(const Config& config, bool in_run) {
   reports_install();
   overflow_install();
+  hogs_install(config.on_overrun || debug_has(config, "hogs"));
   if (in_run) sigquit_install();
 }
 
 void remove_reports(bool in_run) {
   if (in_run) sigquit_remove();
+  hogs_remove();
   overflow_remove();
   reports_remove();
 }
@@ -97,6 +100,7 @@ struct MainCall {
 namespace detail {
 
 int run_main(const Config& config, void* f, int (*call)(void*), const void* site) {
+  check_not_forked();
   if (current_m()) fatalf("weft: run called inside a goroutine");
   if (taken.exchange(true, memory_order_acq_rel)) fatalf("weft: run called while a runtime runs");  // [run-state]
   Config c = config;
@@ -112,7 +116,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
     ::_exit(2);
   }
   set_log_sink(c.log);
-  install_reports(true);
+  install_reports(c, true);
   ending_since = 0;
   end_seen.store(0, memory_order_relaxed);
   end_watch.store(watch_the_end, memory_order_relaxed);
@@ -155,12 +159,13 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
 Runtime::Runtime(Config config) : config_(std::move(config)) {}
 
 Runtime::~Runtime() {
-  if (running_) stop_ns(0);
+  if (running_ && !sched.forked) stop_ns(0);
 }
 
 bool Runtime::running() const { return running_; }
 
 std::error_code Runtime::start() {
+  check_not_forked();
   if (running_ || taken.exchange(true, memory_order_acq_rel)) return Errc::already_running;  // [run-state]
   Config c = config_;
   std::string why;
@@ -175,7 +180,7 @@ std::error_code Runtime::start() {
     log_flush();
     return give_up(e);
   }
-  install_reports(false);
+  install_reports(c, false);
   if (const std::error_code e = sched_boot(c, false)) {
     remove_reports(false);
     log_flush();
@@ -195,6 +200,7 @@ std::error_code Runtime::start() {
 
 StopResult Runtime::stop_ns(std::int64_t drain_ns) {
   StopResult r;
+  check_not_forked();
   if (!running_) return r;
   if (current_m()) fatalf("weft: Runtime::stop called inside a goroutine");
   if (drain_ns > 0) detail::settle_until(0, detail::deadline_after(drain_ns));

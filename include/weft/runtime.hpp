@@ -47,6 +47,14 @@ struct UncaughtReport {
   std::string text;
 };
 
+/// A goroutine has run for a slice without a safepoint while others waited: `text` is the warning with its stack.
+struct OverrunReport {
+  std::uint64_t id = 0;
+  std::string name;
+  std::chrono::milliseconds ran{0};
+  std::string text;
+};
+
 /// Every member before `use_env` has a WEFT_* variable that overrides it: WEFT_PROCS, WEFT_SEED, WEFT_STACK_BYTES,
 /// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK.
 /// A value outside its range or an unknown word is an error (run(): one line and exit status 2).
@@ -59,12 +67,16 @@ struct Config {
   int threads_max = 10'000;            ///< OS threads; more is fatal in run(), as in Go
   int detached_max = 64;               ///< threads that run an overrun goroutine without a P
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
-  std::string debug = {};              ///< comma-separated: leaks (report parked goroutines at the end)
+  /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
+  /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal)
+  std::string debug = {};
   Traceback traceback = Traceback::Single;
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
   std::function<void(LogLevel, std::string_view)> log = {};  ///< default: stderr. Called on runtime threads
   std::function<void(const StuckReport&)> on_stuck = {};     ///< called on a runtime thread, without a goroutine
   std::function<void(const UncaughtReport&)> on_uncaught = {};
+  /// Called on a runtime thread, once per goroutine and function that it was found in; default: with WEFT_DEBUG=hogs, the log.
+  std::function<void(const OverrunReport&)> on_overrun = {};
 };
 
 namespace detail {

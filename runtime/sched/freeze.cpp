@@ -195,6 +195,27 @@ void let_on(G* gp) {
 
 }  // namespace
 
+bool look_at_running_g(M* mp, G* gp, void (*f)(G* gp, const void* ucontext, void* arg), void* arg) {
+  if (!sched.world.try_lock()) return false;
+  bool seen = false;
+  if (arch::interrupts_install(on_interrupt) && !mp->asleep.load(memory_order_seq_cst) && peek(mp->suspended) == 0) {  // [freeze]
+    const std::uint32_t round = begin_asking();
+    sched.mu.lock();
+    mp->suspended.store(1, memory_order_seq_cst);  // [freeze]
+    ask_to_stand(mp, round);
+    sched.mu.unlock();
+    const bool stands = all_stand(round);
+    const void* at = mp->stands_at.load(memory_order_acquire);  // [freeze]
+    if (stands && at && running_on(mp) == gp) {
+      f(gp, at, arg);
+      seen = true;
+    }
+    let_stand_end(mp);
+  }
+  sched.world.unlock();
+  return seen;
+}
+
 bool put_aside_if_held(G* gp) {
   if (!gp->extra->held) return false;
   gp->extra->aside = true;

@@ -15,6 +15,10 @@ void thaw_world();
 bool suspend_g(std::uint64_t id);
 bool resume_g(std::uint64_t id);
 
+/// Stops the thread of `mp` in a signal handler, calls `f` with its registers if it still runs `gp`, and lets it go on. False: it does
+/// not, or somebody else is stopping the world. `f` must not allocate. Caller: not an M.
+bool look_at_running_g(M* mp, G* gp, void (*f)(G* gp, const void* ucontext, void* arg), void* arg);
+
 /// Handler of the interrupt: lets go of the P, stands still, whatever this thread has been asked for.
 void on_interrupt(void* ucontext);
 

@@ -148,6 +148,7 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
 
 // A run that ended without this M does not get it back: not its P, not its G, not its counters.
 void stay_if_abandoned(M* mp) {
+  check_not_forked();
   sched.mu.lock();  // against abandon_ms()
   const bool abandoned = peek(mp->abandoned);
   sched.mu.unlock();

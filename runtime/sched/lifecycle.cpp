@@ -92,6 +92,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   }
   sched.mu.unlock();
   preempt_start(config);
+  fork_prepare();
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]
   sysmon_start();
   return {};

@@ -175,6 +175,7 @@ void leave_queue(WaitNode* n) {
 }
 
 Outcome thread_wait(Waiter* w, std::uint64_t ticket, SpinLock* lock, std::int64_t deadline) {
+  check_not_forked();
   if (lock) lock->unlock();
   if (deadline == kNever) {
     w->note.sleep();

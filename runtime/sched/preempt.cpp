@@ -123,6 +123,7 @@ void let_go_when_asked(M* mp) {
 }
 
 bool keeps_p(M* mp) {
+  check_not_forked();
   P* pp = mp->p;
   if (!pp) return false;
   // Whoever saw us at depth 0 holds it until the P has gone; nobody else can begin.

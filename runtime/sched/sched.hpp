@@ -46,6 +46,7 @@ struct Sched {
   P* ps[kProcsMax] = {};
   std::atomic<std::uint32_t> ps_made{0};
   bool in_run = false;  // run(), else Runtime
+  bool forked = false;      // this is a child: its runtime is a corpse (fork.cpp)
   bool takes_quit = false;  // SIGQUIT reaches the Ms: under run(), unless its caller blocks it
   std::atomic<std::uint32_t> coarse_ms{0};  // since start; written by sysmon and idle Ms
   std::int64_t started_at = 0;
@@ -353,6 +354,16 @@ class Asleep {
 };
 /// A special G that was found in a queue is suspended: it is out of it now, until it is resumed.
 bool put_aside_if_held(G* gp);
+
+/// Set by runtime/obs, called by sysmon: `gp` has run on `mp` for so long without a safepoint.
+extern void (*overrun_reporter)(M* mp, G* gp, std::int64_t ran_ns);
+
+/// From the first start on, fork() is looked after. (fork.cpp)
+void fork_prepare();
+[[noreturn]] void fatal_in_forked_child();
+WEFT_ALWAYS_INLINE void check_not_forked() {
+  if (WEFT_UNLIKELY(sched.forked)) fatal_in_forked_child();
+}
 
 // ---- the world (world.cpp) -----------------------------------------------------------------------------------------
 

@@ -280,6 +280,7 @@ std::uint64_t live_goroutines() {
 namespace {
 
 WEFT_COLD G* new_g_elsewhere() {
+  check_not_forked();
   const RunState s = sched.state.load(memory_order_acquire);  // [run-state] see lifecycle.cpp
   if (s == RunState::Off || s == RunState::Ending)
     fatalf("weft: go called while no runtime runs (start one with weft::run or Runtime::start)");

@@ -37,6 +37,12 @@ constexpr std::int64_t kRetryRefused = 10 * kMs;
 constexpr std::int64_t kEndLook = 10 * kMs;
 constexpr std::int64_t kStacklessLimit = 1000 * kMs;
 
+}  // namespace
+
+void (*overrun_reporter)(M* mp, G* gp, std::int64_t ran_ns) = nullptr;
+
+namespace {
+
 struct Sysmon {
   pthread_t thread{};
   std::atomic<bool> running{false};
@@ -93,7 +99,13 @@ std::int64_t end_slice(P* pp, std::int64_t now) {
   if (who == Waits::Nobody) return now + kSlice;
   if (who == Waits::NewOnes && peek(sched.overrun) >= static_cast<std::uint32_t>(sched.config->detached_max)) return now + kSlice;
   if (!room_for_a_thread()) return now + kSlice;
-  if (free_p(pp)) {
+  // From whoever it is that runs there, before its thread is no P's any more.
+  M* mp = pp->m.seen();
+  G* gp = mp ? running_on(mp) : nullptr;
+  const std::int64_t ran = now - pp->seen_since;
+  const bool gone = free_p(pp);
+  if (gp && overrun_reporter && pp->seen_switches == peek(pp->switches)) overrun_reporter(mp, gp, ran);
+  if (gone) {
     retake_p(pp, who == Waits::WokenGlobal);
     return now + kShortSlice;
   }
