@@ -198,18 +198,43 @@ std::error_code Runtime::start() {
   return {};
 }
 
+int Runtime::main_loop_fd() {
+  if (!running_) fatalf("weft: main_loop_fd of a runtime that does not run");
+  return host_loop_fd();
+}
+
+int Runtime::run_main_pending() {
+  if (!running_) fatalf("weft: run_main_pending of a runtime that does not run");
+  return host_loop_run();
+}
+
+namespace {
+
+/// settle_until(0), while this thread also runs what belongs to it.
+bool all_end_by(std::int64_t deadline) {
+  while (sched.host_m->tid == arch::thread_id()) {
+    host_loop_run();
+    const std::int64_t round = arch::clock_now() + kUnwindRound / 10;
+    if (detail::settle_until(0, round < deadline ? round : deadline)) return true;
+    if (arch::clock_now() >= deadline) return false;
+  }
+  return detail::settle_until(0, deadline);
+}
+
+}  // namespace
+
 StopResult Runtime::stop_ns(std::int64_t drain_ns) {
   StopResult r;
   check_not_forked();
   if (!running_) return r;
   if (current_m()) fatalf("weft: Runtime::stop called inside a goroutine");
-  if (drain_ns > 0) detail::settle_until(0, detail::deadline_after(drain_ns));
+  if (drain_ns > 0) all_end_by(detail::deadline_after(drain_ns));
   if (live_goroutines() != 0) {
     sched.state.store(RunState::Unwinding, memory_order_release);  // [run-state]
     const std::int64_t limit = arch::clock_now() + kUnwindPatience;
     do {
       unwind_parked(r.unwound);
-    } while (!detail::settle_until(0, arch::clock_now() + kUnwindRound) && arch::clock_now() < limit);
+    } while (!all_end_by(arch::clock_now() + kUnwindRound) && arch::clock_now() < limit);
   }
   begin_ending();
   if (!wait_for_ms(kEndPatience)) abandon_ms();

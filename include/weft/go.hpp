@@ -32,6 +32,7 @@ struct Spawn {
   std::size_t stack_bytes = 0;  ///< 0: Config::stack_bytes; rounded up to a class, at most 1 GiB
   Hibernate hibernate = Hibernate::Default;
   bool save_fp = false;  ///< the goroutine changes floating-point control words and wants them kept to itself
+  bool main_thread = false;  ///< runs only inside Runtime::run_main_pending(), on the host's thread; a Panic in run()
 };
 
 namespace detail {

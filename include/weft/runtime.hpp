@@ -148,6 +148,13 @@ class Runtime {
 
   bool running() const;
 
+  /// Goroutines on a thread of the host's, such as a GUI's: those of Spawn{.main_thread = true} run only inside
+  /// run_main_pending(), each until it blocks, gives way or ends. It is called by one thread, always the same, when main_loop_fd() is
+  /// readable (poll it with the host's other descriptors), and returns how many it has run. It waits if all Ps are busy.
+  /// stop() on the same thread runs them to their ends. Errors: main_loop_fd() is -1 if the kernel refuses an eventfd.
+  int main_loop_fd();
+  int run_main_pending();
+
  private:
   StopResult stop_ns(std::int64_t drain_ns);
 

@@ -59,7 +59,8 @@ struct alignas(arch::kCacheLine) M {
   P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off
   std::atomic<bool> asked_to_let_go{false};  // by a signal (sched/preempt.cpp)
   std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
-  arch::SavedRegs call;         // where the G entered it, for reports
+  arch::SavedRegs call;         // where the G entered it
+  std::int64_t call_began = 0;  // not 0: its duration is sampled
 
   // --- standing still (sched/freeze.cpp) ---
   std::atomic<bool> asleep{true};        // runs nothing, and looks at Sched::frozen before it does

@@ -74,6 +74,7 @@ struct alignas(arch::kCacheLine) P {
   std::uint32_t id = 0;
   std::atomic<std::int64_t> syscall_since{0};
   std::atomic<std::uint64_t> syscall_tick{0};
+  std::uint32_t sample_in = 1;  // so many regions until one is measured
   Rng rng;
 
   alignas(arch::kCacheLine) RunQueue<G, kRunQueueCapacity> ring;

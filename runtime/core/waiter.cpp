@@ -23,6 +23,7 @@ const char* wait_reason_text(WaitReason r) {
     case WaitReason::NoStack: return "waiting for a stack";
     case WaitReason::PanicWait: return "panicwait";
     case WaitReason::Syscall: return "syscall";
+    case WaitReason::BlockingCall: return "blocking call (too many at once)";
   }
   return "?";
 }

@@ -62,6 +62,7 @@ enum class WaitReason : std::uint8_t {
   NoStack,
   PanicWait,
   Syscall,
+  BlockingCall,
 };
 const char* wait_reason_text(WaitReason r);
 

@@ -6,9 +6,16 @@
 //   enter_blocking  the P is handed off at once
 //   slow path       any idle P, else the G joins the global queue and the M sleeps
 //
+// Learning   A region that lasts is better off as enter_blocking: sysmon's look comes 200 us late. So each place that opens a
+//            region keeps a moving mean of how long it lasts, from one call in 17 (a clock read costs as much as the rest of
+//            enter and exit), and above 20 us it gives the P up at once. Places are found by their return address in a small
+//            table; who comes to be in a used one starts anew.
+// Gate       Under Runtime at most Config::blocking_max goroutines are in blocking() at once, the others wait in order: a
+//            library in somebody's process does not take threads without limit. In run() there is threads_max alone, as in Go.
+//
 // A P in Syscall has no owner: whoever wins the CAS has it, also an M that had it in an earlier call.
 // Orders     [p-status] release on leaving, acq_rel on taking.
-//            [idle] see idle.cpp.
+//            [idle] see idle.cpp. [place] relaxed: a lost or mixed-up sample is a slightly wrong mean.
 #include <cerrno>
 
 #include "arch/unwind.hpp"
@@ -17,6 +24,20 @@
 #include "runtime/sched/switch.hpp"
 
 namespace weft::rt {
+
+namespace {
+
+// Goroutines in blocking(), under Runtime.
+struct Gate {
+  SpinLock lock;
+  WaitQueue waiting;
+  std::uint32_t inside = 0;
+};
+Gate gate;
+
+}  // namespace
+
+void reset_gate() { gate.inside = 0; }
 
 void handoff_p(P* pp) {
   const bool work = pp->has_local_work() || peek(sched.global_size) != 0;
@@ -125,6 +146,80 @@ using namespace rt;
 
 namespace {
 
+// ---- what the places that open regions have learnt ---------------------------------------------------------------------
+
+constexpr std::uint32_t kPlaces = 256;
+constexpr std::uint32_t kSampleEach = 17;  // a prime: places that take turns are all seen
+constexpr std::uint32_t kLongCall = 20'000;
+constexpr std::int64_t kTakenAfter = 200'000;
+constexpr std::uint32_t kMeanMost = 1'000'000'000;
+
+struct Place {
+  std::atomic<std::uintptr_t> pc{0};
+  std::atomic<std::uint32_t> mean_ns{0};
+};
+Place places[kPlaces];
+
+WEFT_ALWAYS_INLINE Place* place_of(std::uintptr_t pc) { return &places[(pc * 0x9e3779b97f4a7c15ULL) >> 56]; }
+
+void learn(std::uintptr_t pc, std::int64_t took) {
+  Place* at = place_of(pc);
+  const auto ns = static_cast<std::uint32_t>(took < kMeanMost ? took : kMeanMost);
+  if (peek(at->pc) != pc) {
+    at->pc.store(pc, memory_order_relaxed);  // [place]
+    at->mean_ns.store(ns, memory_order_relaxed);
+    return;
+  }
+  const std::uint32_t mean = peek(at->mean_ns);
+  at->mean_ns.store(mean - mean / 4 + ns / 4, memory_order_relaxed);  // [place]
+}
+
+WEFT_NOINLINE void sample(M* mp) {
+  learn(mp->call.pc, arch::clock_now() - mp->call_began);
+  mp->call_began = 0;
+}
+
+WEFT_ALWAYS_INLINE bool lasts(std::uintptr_t pc) {
+  const Place* at = place_of(pc);
+  return peek(at->pc) == pc && peek(at->mean_ns) > kLongCall;
+}
+
+// ---- the gate ----------------------------------------------------------------------------------------------------------
+
+void pass_gate(M* mp) {
+  G* gp = mp->curg;
+  gate.lock.lock();
+  if (gate.inside < static_cast<std::uint32_t>(sched.config->blocking_max)) {
+    gate.inside++;
+    gate.lock.unlock();
+    return;
+  }
+  Waiter* w = &gp->waiter;
+  const std::uint64_t ticket = w->begin();
+  w->node.waiter = w;
+  w->node.ticket = ticket;
+  w->node.elem = nullptr;
+  w->node.racy = false;
+  gate.waiting.push(&w->node, &gate.lock);
+  wait_on(w, ticket, WaitReason::BlockingCall, &gate, &gate.lock, kNever);  // its place passes from who leaves
+}
+
+void leave_gate() {
+  gate.lock.lock();
+  WaitNode* next = gate.waiting.pop_winner(Outcome::Wake);
+  if (!next) gate.inside--;
+  gate.lock.unlock();
+  if (next) wake_waiter(next->waiter);
+}
+
+/// Gives the P up. The caller is inside, and its G has a P.
+void enter_without_p(M* mp) {
+  set_status(mp->curg, GStatus::Running, GStatus::Syscall);
+  mp->old_p = nullptr;
+  sched.detached.fetch_add(1, memory_order_relaxed);
+  handoff_p(unbind_p(mp));
+}
+
 /// Inside, but no safepoint yet: the P is not there.
 struct InCall {
   explicit InCall(M* mp) : gp(mp ? static_cast<G*>(mp->curg) : nullptr) {
@@ -145,18 +240,21 @@ void enter_syscall() {
   if (mp->call_depth++ > 0) return;
   SCHED_POINT("syscall enter");
   P* pp = mp->p;
-  if (!pp) {
-    reacquire_p(mp);
-    mp = current_m();
-    pp = mp->p;
-    mp->call_depth = 1;
-  }
   mp->call = arch::caller_regs();
+  if (WEFT_UNLIKELY(lasts(mp->call.pc))) {
+    mp->call_began = arch::clock_now();
+    enter_without_p(mp);
+    return;
+  }
   set_status(mp->curg, GStatus::Running, GStatus::Syscall);
   mp->old_p = pp;
   mp->p = nullptr;
   pp->m = nullptr;
   bump(pp->syscall_tick);
+  if (WEFT_UNLIKELY(--pp->sample_in == 0)) {
+    pp->sample_in = kSampleEach;
+    mp->call_began = arch::clock_now();
+  }
   pp->status.store(PStatus::Syscall, memory_order_release);  // [p-status]
 }
 
@@ -166,12 +264,15 @@ void exit_syscall() noexcept {
   InCall inside(mp);
   if (!mp || mp->curg->system || --mp->call_depth > 0) return;
   SCHED_POINT("syscall exit");
+  const bool sampled = mp->call_began != 0;
+  if (WEFT_UNLIKELY(sampled)) sample(mp);
   P* pp = mp->old_p;
   if (WEFT_LIKELY(take_back(mp, pp))) {
     set_status(mp->curg, GStatus::Syscall, GStatus::Running);
     if (WEFT_UNLIKELY(peek(mp->abandoned))) stay_if_abandoned(mp);
     if (WEFT_UNLIKELY(peek(pp->attention))) safepoint_now(mp);
   } else {
+    if (pp && !sampled) learn(mp->call.pc, kTakenAfter);  // sysmon came for it
     reacquire_p(mp);
   }
   set_errno(saved);
@@ -181,20 +282,23 @@ void enter_blocking() {
   Inside inside;
   M* mp = inside.m;
   if (!mp || mp->curg->system) return;
-  if (mp->call_depth++ > 0) return;
-  if (!mp->p) {
-    mp->call_depth = 0;
-    reacquire_p(mp);
-    mp = current_m();
-    mp->call_depth = 1;
+  if (mp->call_depth > 0) {
+    mp->call_depth++;
+    return;
   }
+  if (!sched.in_run) {
+    pass_gate(mp);
+    mp = current_m();
+  }
+  mp->call_depth = 1;
   mp->call = arch::caller_regs();
-  set_status(mp->curg, GStatus::Running, GStatus::Syscall);
-  mp->old_p = nullptr;
-  sched.detached.fetch_add(1, memory_order_relaxed);
-  handoff_p(unbind_p(mp));
+  enter_without_p(mp);
 }
 
-void exit_blocking() noexcept { exit_syscall(); }
+void exit_blocking() noexcept {
+  const M* mp = current_m();
+  if (mp && !mp->curg->system && mp->call_depth == 1 && !sched.in_run && !peek(mp->abandoned)) leave_gate();
+  exit_syscall();
+}
 
 }  // namespace weft::detail

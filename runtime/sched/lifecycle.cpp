@@ -91,6 +91,8 @@ std::error_code sched_boot(const Config& config, bool in_run) {
     push_idle_p(sched.ps[i]);
   }
   sched.mu.unlock();
+  if (!in_run && !host_loop_start()) return Errc::refused;
+  reset_gate();
   preempt_start(config);
   fork_prepare();
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]
@@ -303,8 +305,9 @@ void drop_g_at_end(G* gp, void*) {
   }
   if (s != GStatus::Dead) {
     // One that never ran still owns its closure.
-    if (!gp->started && gp->ops) gp->ops->destroy(gp->closure);
-    if ((!gp->started || gp->ops) && gp->closure && gp->closure != gp->inline_closure)
+    const bool never_ran = !gp->ctx;
+    if (never_ran && gp->ops) gp->ops->destroy(gp->closure);
+    if ((never_ran || gp->ops) && gp->closure && gp->closure != gp->inline_closure)
       ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
     gp->status.store(GStatus::Dead, memory_order_relaxed);
   }
@@ -334,6 +337,7 @@ void sched_shutdown() {
     *at = mp->all_link;
     delete mp;
   }
+  host_loop_stop();
   free_spare_ms();
   preempt_stop();
   g_table_each(detach_g, nullptr);

@@ -20,6 +20,15 @@ M* enter_as_m();
 void leave_as_m(M* mp);
 /// A host that blocks SIGQUIT where it calls run() waits for it elsewhere.
 bool caller_takes_quit();
+/// The M of a thread of the host's, on which goroutines run in its event loop. (threads.cpp)
+M* new_host_m();
+void enter_host_m(M* mp);
+void leave_host_m(M* mp);
+bool host_loop_start();
+void host_loop_stop();
+int host_loop_fd();
+int host_loop_run();
+
 /// All threads that left during the run are joined, and their Ms freed.
 void free_spare_ms();
 

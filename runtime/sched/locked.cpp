@@ -67,13 +67,26 @@ G* only_locked(M* mp) {
 bool start_special(M* mp, G* gp) {
   if (put_aside_if_held(gp)) return false;
   M* owner = gp->extra->locked_m;
-  if (owner == mp) return true;
+  if (owner == mp) {
+    if (gp->ctx) return true;
+    if (!bind_stack(mp->p, gp)) {
+      wait_for_stack(gp);
+      return false;
+    }
+    gp->started = kSpecial;
+    return true;
+  }
+  if (owner == sched.host_m) {
+    give_to_host(mp, gp);
+    return false;
+  }
   owner->next_p = unbind_p(mp);
   owner->note.wake();
   return false;
 }
 
 void end_locked(M* mp, G* gp) {
+  if (mp == sched.host_m) return;
   gp->extra->locks = 0;
   mp->locked_g = nullptr;
   mp->bound = Bound::Leaves;
@@ -91,7 +104,7 @@ void lock_os_thread() {
   if (!gp) return;
   M* mp = current_m();
   if (!gp->extra) gp->extra = new GExtra{};
-  if (gp->extra->locks++ > 0) return;
+  if (gp->extra->locks++ > 0) return;  // locked already, or pinned to the host's thread
   gp->extra->locked_m = mp;
   gp->started = kSpecial;
   mp->note.clear();
@@ -102,7 +115,9 @@ void lock_os_thread() {
 void unlock_os_thread() {
   Inside inside;
   G* gp = current_g();
-  if (!gp || !gp->extra || gp->extra->locks == 0 || --gp->extra->locks > 0) return;
+  if (!gp || !gp->extra || gp->extra->locks == 0 || (gp->extra->locks == 1 && gp->extra->spawn.main_thread) ||
+      --gp->extra->locks > 0)
+    return;
   M* mp = current_m();
   gp->extra->locked_m = nullptr;
   gp->started = kStarted;

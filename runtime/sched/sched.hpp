@@ -95,6 +95,12 @@ struct Sched {
   Note freeze_note;
   Relaxed<std::uint32_t> held;  // suspended goroutines; changed with the world stopped
 
+  // --- the host's event loop (host_loop.cpp) ---
+  M* host_m = nullptr;  // under Runtime
+  int host_fd = -1;
+  GList host_pending;       // under mu
+  bool host_waits = false;  // under mu: for a P
+
   // --- ends ---
   G* main_g = nullptr;
   int main_result = 0;
@@ -299,6 +305,8 @@ void handoff_p(P* pp);
 G* only_locked(M* mp);
 /// A special G was found in a queue. False: the P has gone to the M that may run it.
 bool start_special(M* mp, G* gp);
+/// A special G that was found in a queue belongs to the host's thread: it is pending there now, or has this M's P. (host_loop.cpp)
+void give_to_host(M* mp, G* gp);
 /// `gp`, which is locked to this M's thread, ends.
 void end_locked(M* mp, G* gp);
 /// Starts an M for `pp`. False: the kernel refuses threads; pp is idle then, and sysmon tries again.
@@ -323,6 +331,8 @@ std::int64_t earliest_timer();
 
 // ---- blocking calls (handoff.cpp) ----------------------------------------------------------------------------------
 
+/// A new run: nobody is in blocking().
+void reset_gate();
 /// A G that runs without a P gets one, or waits for it in the global queue. Switches: maybe.
 void reacquire_p(M* mp);
 /// Takes the P of a call that lasts. False: the call is over, or somebody was faster. `global_first`: somebody in the global

@@ -10,6 +10,8 @@
 // Orders     [run-state] see lifecycle.cpp.
 //            [ended] release by a goroutine's end, acquire by who counts: whoever finds that few are left (settle, the end of a
 //            Runtime) sees what the others did.
+#include <weft/panic.hpp>
+
 #include <cstring>
 #include <new>
 #include <utility>
@@ -335,6 +337,8 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   if (spawn.stack == Stack::Copyable) fatalf("weft: Stack::Copyable is not offered by this build");
   if (spawn.stack_bytes > kStackBytesMax)
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
+  if (spawn.main_thread && sched.in_run)
+    panic("weft: Spawn::main_thread in run(): goroutine 1 is on its thread, and stays there with lock_os_thread()");
   Inside inside;
   M* mp = inside.m;
   G* gp = mp && mp->p ? take_free(mp->p) : new_g_elsewhere();
@@ -342,10 +346,15 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     if (must_have_stack) return {nullptr, nullptr};
     fatalf("out of memory: no descriptor for a goroutine");
   }
-  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0;
+  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread;
   gp->stack_cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
   try {
-    if (!plain) gp->extra = new GExtra{spawn};
+    if (!plain) gp->extra = new GExtra{.spawn = spawn};
+    if (spawn.main_thread) {
+      gp->extra->locks = 1;  // never undone
+      gp->extra->locked_m = sched.host_m;
+      gp->started = kSpecial;
+    }
     if (!place_closure(gp, size, align)) throw std::bad_alloc();
   } catch (const std::bad_alloc&) {
     drop_g(gp);

@@ -84,7 +84,7 @@ void make_like_new(M* mp) {
   mp->note.clear();
 }
 
-M* new_m(bool is_main) {
+M* new_m(bool is_main, bool counts = true) {
   sched.mu.lock();
   M* mp = sched.spare_ms;
   if (mp) sched.spare_ms = mp->all_link;
@@ -98,7 +98,7 @@ M* new_m(bool is_main) {
   mp->id = sched.next_m_id++;
   mp->all_link = sched.all_ms;
   sched.all_ms = mp;
-  sched.ms_count++;
+  if (counts) sched.ms_count++;
   sched.mu.unlock();
   mp->rng.seed(sched.seed + 0x51ed270b * (mp->id + 1));
   return mp;
@@ -217,6 +217,20 @@ void leave_as_m(M* mp) {
   arch::interrupts_block_again(mp->urgent_was_blocked);
   mp->gone.store(true, memory_order_release);  // [m-gone]
 }
+
+M* new_host_m() {
+  M* mp = new_m(true, false);
+  if (mp) mp->gone.store(true, memory_order_relaxed);  // nobody waits for it at the end of the run
+  return mp;
+}
+
+void enter_host_m(M* mp) {
+  mp->thread = pthread_self();
+  mp->urgent_was_blocked = arch::interrupts_unblock();
+  set_up_m(mp);
+}
+
+void leave_host_m(M* mp) { leave_as_m(mp); }
 
 void join_parting() {
   sched.mu.lock();

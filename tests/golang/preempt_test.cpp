@@ -419,5 +419,54 @@ TEST(Preempt, StopUnwindsTheParkedBesideAHog) {
   EXPECT_TRUE(r.abandoned.empty());
 }
 
+__attribute__((noinline)) void computes_for_long(std::atomic<bool>& stop) {
+  while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+}
+
+TEST(Preempt, WhoOverrunsIsReportedOnceWithNamePlaceAndStack) {
+  static std::atomic<int> reports;
+  static OverrunReport last;
+  reports = 0;
+  Config c;
+  c.procs = 1;
+  c.on_overrun = [](const OverrunReport& r) {
+    last = r;
+    reports++;
+  };
+  std::uint64_t id = 0;
+  in_run_of(c, [&] {
+    std::atomic<bool> stop{false};
+    go({.name = "cruncher"}, [&] {
+      id = goid();
+      computes_for_long(stop);
+      // The same again: it has been told already.
+      stop = false;
+      yield();
+      computes_for_long(stop);
+    });
+    for (int i = 0; i < 5; i++) sleep_for(1ms);
+    stop = true;
+    for (int i = 0; i < 30; i++) sleep_for(1ms);
+    stop = true;
+  });
+  EXPECT_EQ(reports.load(), 1);
+  EXPECT_EQ(last.id, id);
+  EXPECT_EQ(last.name, "cruncher");
+  EXPECT_GE(last.ran.count(), 1);
+  EXPECT_NE(last.text.find("goroutine " + std::to_string(id) + " \"cruncher\" has run for "), std::string::npos) << last.text;
+  EXPECT_NE(last.text.find("preempt_test.cpp:"), std::string::npos) << last.text;
+  EXPECT_NE(last.text.find("created by "), std::string::npos) << last.text;
+}
+
+TEST(Preempt, NobodyIsReportedForRunningAlone) {
+  static std::atomic<int> reports;
+  reports = 0;
+  Config c;
+  c.procs = 2;
+  c.on_overrun = [](const OverrunReport&) { reports++; };
+  in_run_of(c, [] { spin_for(40ms); });
+  EXPECT_EQ(reports.load(), 0);
+}
+
 }  // namespace
 }  // namespace weft::test

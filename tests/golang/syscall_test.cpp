@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <thread>
 
 #include "tests/support/support.hpp"
 
@@ -129,6 +130,77 @@ TEST(Scheduler, MoreBlockingCallsThanProcsAllProceed) {  // 70
     ::close(fds[0]);
     ::close(fds[1]);
   });
+}
+
+TEST(Syscall, ARegionThatLastsLearnsToGiveItsPUpAtOnce) {
+  in_run({1, 1}, [] {
+    // Two goroutines take turns in calls of 2 ms. On one P they overlap only if the P is given up at once: sysmon's look alone
+    // comes 0.2 ms late, and here it is told of nobody who waits until one has queued.
+    std::atomic<int> inside{0}, together{0};
+    WaitGroup wg;
+    auto call = [&] {
+      SyscallRegion r;
+      if (++inside == 2) together++;
+      const timespec t{0, 2'000'000};
+      ::nanosleep(&t, nullptr);
+      inside--;
+    };
+    for (int g = 0; g < 2; g++)
+      wg.go([&] {
+        for (int i = 0; i < 20; i++) call();
+      });
+    wg.wait();
+    EXPECT_GE(together.load(), 10);
+  });
+}
+
+TEST(Syscall, UnderRuntimeBlockingCallsBeyondTheLimitWaitForOneToEnd) {
+  Runtime rt{Config{.procs = 2, .blocking_max = 3, .use_env = false}};
+  ASSERT_FALSE(rt.start());
+  std::atomic<int> inside{0}, most{0}, done{0};
+  for (int i = 0; i < 20; i++)
+    rt.go([&] {
+      blocking([&] {
+        const int n = ++inside;
+        int m = most;
+        while (m < n && !most.compare_exchange_weak(m, n)) {
+        }
+        ::usleep(2000);
+        inside--;
+      });
+      done++;
+    });
+  EXPECT_TRUE(eventually([&] { return done == 20; }));
+  EXPECT_EQ(most.load(), 3);
+  rt.stop(1s);
+}
+
+TEST(Syscall, OneThatWaitsForItsTurnToBlockIsUnwoundAtTheEnd) {
+  int fds[2];
+  ASSERT_EQ(::pipe(fds), 0);
+  std::atomic<int> unwound{0}, reading{0};
+  Runtime rt{Config{.procs = 2, .blocking_max = 1, .use_env = false}};
+  ASSERT_FALSE(rt.start());
+  for (int i = 0; i < 3; i++)
+    rt.go([&] {
+      Defer counted{[&] { unwound++; }};
+      reading++;
+      blocking([&] {
+        char b;
+        EXPECT_EQ(::read(fds[0], &b, 1), 1);
+      });
+    });
+  EXPECT_TRUE(eventually([&] { return reading == 3; }));
+  std::thread writer([&] {
+    EXPECT_TRUE(eventually([&] { return unwound == 2; }));
+    EXPECT_EQ(::write(fds[1], "x", 1), 1);
+  });
+  const StopResult r = rt.stop(50ms);
+  writer.join();
+  EXPECT_EQ(r.unwound.size(), 2u);
+  EXPECT_EQ(unwound.load(), 3);
+  ::close(fds[0]);
+  ::close(fds[1]);
 }
 
 }  // namespace
