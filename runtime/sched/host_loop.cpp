@@ -4,7 +4,8 @@
 // on Sched::host_pending and makes main_loop_fd() readable; the host's loop then calls run_main_pending(), which runs each until it
 // parks, gives way or ends. They are special (GStart), so that nobody else starts them.
 // A P         is taken from the idle ones; if there is none the G goes back to the global queue, and the next M that finds it hands
-//             its own P over (start_special), as to a thread that is locked to its goroutine.
+//             its own P over (start_special), as to a thread that is locked to its goroutine. It may be another of the host's
+//             that is found first: then that one runs, and the first comes by the list.
 // Locks       Sched::mu guards host_pending and host_waits.
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -46,6 +47,7 @@ bool run_here(M* mp, G* gp) {
     sched.mu.lock();
     sched.host_waits = false;
     P* pp = std::exchange(mp->next_p, nullptr);
+    gp = std::exchange(sched.host_next, nullptr);  // perhaps another one: the first that was found
     sched.mu.unlock();
     if (!pp) return false;
     bind_p(mp, pp);
@@ -82,6 +84,7 @@ void give_to_host(M* mp, G* gp) {
   if (sched.host_waits) {
     sched.host_waits = false;
     sched.host_m->next_p = unbind_p(mp);
+    sched.host_next = gp;
     sched.mu.unlock();
     sched.host_m->note.wake();
     return;

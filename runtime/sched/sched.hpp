@@ -100,6 +100,7 @@ struct Sched {
   int host_fd = -1;
   GList host_pending;       // under mu
   bool host_waits = false;  // under mu: for a P
+  G* host_next = nullptr;   // under mu: who came with it
 
   // --- ends ---
   G* main_g = nullptr;
