@@ -114,14 +114,14 @@ TEST(Fork, AChildThatCallsTheRuntimeGetsOneLine) {
   each_run([] {
     Busy busy;
     Chan<int> c = make_chan<int>();
-    Mutex mu;  // held: an uncontended lock never enters the runtime
+    static Mutex mu;  // held: an uncontended lock never enters the runtime
     mu.lock();
     const std::pair<const char*, std::function<void()>> calls[] = {
         {"yield", [] { yield(); }},
         {"go", [] { go([] {}); }},
         {"sleep", [] { sleep_for(1ms); }},
         {"recv", [=] { (void)c.recv(); }},
-        {"lock", [&] { mu.lock(); }},
+        {"lock", [] { mu.lock(); }},
         {"safepoint", [] { safepoint(); }},
         {"goexit", [] { goexit(); }},
         {"end of blocking()", [] { blocking([] {}); }},

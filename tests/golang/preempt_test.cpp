@@ -214,8 +214,8 @@ TEST(Preempt, TheEndOfNoPreemptIsASafepoint) {
     go([&] { ran = true; });
     {
       NoPreempt guard;
-      // Long enough for the wish to come.
-      spin_for(25ms);
+      while (!detail::preempt_requested()) {
+      }
       EXPECT_FALSE(ran.load());
     }
     EXPECT_TRUE(ran.load());
@@ -288,11 +288,13 @@ TEST(Preempt, AHandlerOfTheHostForSigurgIsCalledToo) {
   in_run_of(c, [] {
     EXPECT_EQ(::raise(SIGURG), 0);
     EXPECT_EQ(urgent.load(), 1) << "one that is not the runtime's";
-    std::atomic<bool> stop{false};
+    std::atomic<bool> stop{false}, spins{false};
     go([&] {
+      spins = true;
       while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
     });
-    sleep_for(1ms);
+    // There is one P: this goroutine runs again once the other one has lost it.
+    while (!spins) sleep_for(1ms);
     stop = true;
     EXPECT_GE(urgent.load(), 2) << "the runtime's own is passed on";
   });
