@@ -4,6 +4,7 @@
 #include <weft/await.hpp>
 #include <weft/blocking.hpp>
 #include <weft/chan.hpp>
+#include <weft/context.hpp>
 #include <weft/defer.hpp>
 #include <weft/dump.hpp>
 #include <weft/error.hpp>
