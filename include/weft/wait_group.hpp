@@ -29,15 +29,15 @@ class WaitGroup {
   void add(int n);
   void done() { add(-1); }
   /// Parks until the counter is zero.
-  void wait();
+  void wait() { wait_until_ns(detail::kForever); }
   /// False: the time ran out.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
-    return wait_until_ns(detail::deadline_after(detail::to_ns(d)));
+    return wait_until_ns(detail::finite(detail::deadline_after(detail::to_ns(d))));
   }
-  bool wait_until(Time t) { return wait_until_ns(t.time_since_epoch().count()); }
+  bool wait_until(Time t) { return wait_until_ns(detail::finite(t.time_since_epoch().count())); }
   /// None: the counter is zero. Else ctx is or became done first, and this is its err().
-  std::error_code wait(const Context& ctx);
+  std::error_code wait(const Context& ctx) { return wait_ctx(ctx, false); }
 
   /// add(1), `f(args...)` in a goroutine, done() when it has returned or called goexit. If f panics the process reports
   /// it: the counter stays up, so that nobody goes on as if f had succeeded.
@@ -58,7 +58,10 @@ class WaitGroup {
   }
 
  private:
-  bool wait_until_ns(std::int64_t deadline);
+  friend class Latch;
+
+  bool wait_until_ns(std::int64_t deadline, bool latch = false);
+  std::error_code wait_ctx(const Context& ctx, bool latch);
   void destroyed_in_use();
 
   friend struct WaitGroupImpl;

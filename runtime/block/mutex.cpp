@@ -13,6 +13,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/context.hpp"
+#include "runtime/block/locks.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft {
@@ -35,6 +36,12 @@ struct MutexImpl {
   SpinLock& guard;
   WaitQueue& queue;
   explicit MutexImpl(Mutex& m) : word(m.word_), guard(lock_in(m.guard_)), queue(queue_in(m.waiters_)) {}
+
+  /// The fast half of an unlock, for locks.hpp.
+  static bool release(Mutex& m) {
+    std::uint32_t held = Mutex::kLocked;
+    return m.word_.compare_exchange_strong(held, 0, memory_order_release, memory_order_relaxed);  // [mutex]
+  }
 
   /// Spinning pays only while somebody else runs and we keep nobody waiting.
   static bool may_spin() {
@@ -185,6 +192,14 @@ void Mutex::unlock_slow() {
   rt::Inside inside;
   MutexImpl(*this).unlock();
 }
+
+namespace rt {
+
+void unlock_inside(weft::Mutex& mu) {
+  if (!MutexImpl::release(mu)) MutexImpl(mu).unlock();
+}
+
+}  // namespace rt
 
 void Mutex::destroyed_in_use() {
   char who[256];

@@ -78,7 +78,7 @@ void WaitGroup::add(int n) {
 namespace {
 
 /// Wake: the counter was zero. Else what the limit says.
-Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, const Limit& limit) {
+Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, const Limit& limit) {
   SCHED_POINT("wait group wait");
   std::uint64_t s = g.state.load(memory_order_acquire);  // [wait-group]
   if (s == 0 && !g.guard.held()) return Outcome::Wake;
@@ -97,27 +97,24 @@ Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, const Limit& limit) {
   Waiter* w = my_waiter();
   WaitNode* n = plain_node(w, limit.any());
   g.queue.push(n, &g.guard);
-  return wait_within(w, n->ticket, WaitReason::WaitGroup, self, &g.guard, limit);
+  return wait_within(w, n->ticket, reason, self, &g.guard, limit);
   // After Wake the group may be gone; the waker's [win] has brought what the done() before it saw.
 }
 
 }  // namespace
 
-void WaitGroup::wait() {
+bool WaitGroup::wait_until_ns(std::int64_t deadline, bool latch) {
   Inside inside;
-  wait_for_zero(this, WaitGroupImpl(*this), {});
+  const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
+  return wait_for_zero(this, WaitGroupImpl(*this), reason, {.deadline = deadline}) == Outcome::Wake;
 }
 
-bool WaitGroup::wait_until_ns(std::int64_t deadline) {
-  Inside inside;
-  return wait_for_zero(this, WaitGroupImpl(*this), {.deadline = timed(deadline)}) == Outcome::Wake;
-}
-
-std::error_code WaitGroup::wait(const Context& ctx) {
+std::error_code WaitGroup::wait_ctx(const Context& ctx, bool latch) {
   Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
-  return wait_for_zero(this, WaitGroupImpl(*this), by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
+  return wait_for_zero(this, WaitGroupImpl(*this), reason, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 
 void WaitGroup::destroyed_in_use() {
