@@ -9,6 +9,7 @@
 #include <weft/context.hpp>
 #include <weft/defer.hpp>
 #include <weft/dump.hpp>
+#include <weft/err_group.hpp>
 #include <weft/error.hpp>
 #include <weft/fd.hpp>
 #include <weft/go.hpp>
@@ -17,10 +18,13 @@
 #include <weft/mutex.hpp>
 #include <weft/once.hpp>
 #include <weft/panic.hpp>
+#include <weft/pool.hpp>
 #include <weft/runtime.hpp>
 #include <weft/rw_mutex.hpp>
 #include <weft/select.hpp>
 #include <weft/semaphore.hpp>
+#include <weft/singleflight.hpp>
+#include <weft/sync_map.hpp>
 #include <weft/test.hpp>
 #include <weft/time.hpp>
 #include <weft/wait_group.hpp>

@@ -73,4 +73,45 @@ TEST(Api, SyncOnceAndSemaphore) {
   });
 }
 
+struct Buf {
+  std::string bytes;
+};
+
+TEST(Api, SyncGroupsMapsAndPools) {
+  weft::run([] {
+    weft::Context ctx = weft::background();
+    weft::ErrGroup g{ctx};
+    g.set_limit(8);
+    g.go([](weft::Context c) -> std::error_code { return c.err(); });
+    g.go([] {});
+    EXPECT_TRUE(g.try_go([](weft::Context) {}));
+    EXPECT_FALSE(g.context().err());
+    std::error_code first = g.wait();
+    EXPECT_FALSE(first);
+
+    weft::SyncMap<std::string, int> m;
+    m.store("a", 1);
+    EXPECT_EQ(m.load("a"), 1);
+    EXPECT_TRUE(m.load_or_store("a", 2).loaded);
+    EXPECT_TRUE(m.compare_and_swap("a", 1, 2));
+    EXPECT_EQ(m.swap("a", 3), 2);
+    EXPECT_FALSE(m.compare_and_delete("a", 2));
+    m.range([](const std::string&, int v) { return v > 0; });
+    EXPECT_EQ(m.load_and_delete("a"), 3);
+    m.erase("a");
+    m.clear();
+
+    weft::Pool<Buf> pool{[] { return Buf{}; }};
+    Buf b = pool.get();
+    pool.put(std::move(b));
+    weft::trim_pools();
+
+    weft::Singleflight<std::string, int> flight;
+    auto [value, shared] = flight.run("k", [] { return 7; });
+    EXPECT_TRUE(value == 7 && !shared);
+    flight.forget("k");
+    EXPECT_EQ(flight.run_chan("k", [] { return 8; }).recv()->value, 8);
+  });
+}
+
 }  // namespace
