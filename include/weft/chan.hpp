@@ -20,10 +20,13 @@
 #include <iterator>
 #include <limits>
 #include <optional>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
 namespace weft {
+
+class Context;  // context.hpp
 
 enum class RecvStatus : std::uint8_t {
   Ok,
@@ -32,7 +35,7 @@ enum class RecvStatus : std::uint8_t {
   Canceled,  ///< the context was done
 };
 
-/// What try_recv and recv_for give. `value` is set exactly when status is Ok.
+/// What try_recv, recv_for and recv(ctx) give. `value` is set exactly when status is Ok.
 template <class T>
 struct Recv {
   RecvStatus status = RecvStatus::Empty;
@@ -74,6 +77,8 @@ bool chan_try_send(ChanHead* c, void* elem);
 RecvStatus chan_try_recv(ChanHead* c, void* elem);
 bool chan_send_until(ChanHead* c, void* elem, std::int64_t deadline);
 RecvStatus chan_recv_until(ChanHead* c, void* elem, std::int64_t deadline);
+std::error_code chan_send_ctx(ChanHead* c, void* elem, const Context& ctx);
+RecvStatus chan_recv_ctx(ChanHead* c, void* elem, const Context& ctx);
 void chan_close(ChanHead* c);
 std::size_t chan_len(const ChanHead* c);
 std::size_t chan_cap(const ChanHead* c);
@@ -182,6 +187,21 @@ class BasicChan {
     return detail::chan_send_until(head(), &u, detail::deadline_after(detail::to_ns(d)));
   }
 
+  /// The context's error if that is or becomes done first; v is untouched then. Go: select { case c <- v: case <-ctx.Done(): }
+  template <class V = E>
+    requires(kSends && !kVoid && std::convertible_to<V, E>)
+  std::error_code send(const Context& ctx, V&& v) const {
+    std::error_code e;
+    send_or_return(std::forward<V>(v), [&](void* elem) { return !(e = detail::chan_send_ctx(head(), elem, ctx)); });
+    return e;
+  }
+  std::error_code send(const Context& ctx) const
+    requires(kSends && kVoid)
+  {
+    Unit u;
+    return detail::chan_send_ctx(head(), &u, ctx);
+  }
+
   /// Closes it: receivers drain the buffer, then get nothing; parked senders panic.
   /// Errors: panics on a closed or nil channel.
   void close() const
@@ -229,6 +249,15 @@ class BasicChan {
     detail::Cell<E> cell;
     const RecvStatus s =
         detail::chan_recv_until(head(), &cell, detail::deadline_after(detail::to_ns(d)));
+    return finish(s, cell);
+  }
+
+  /// Canceled: the context is or became done first.
+  Recv<E> recv(const Context& ctx) const
+    requires(kReceives)
+  {
+    detail::Cell<E> cell;
+    const RecvStatus s = detail::chan_recv_ctx(head(), &cell, ctx);
     return finish(s, cell);
   }
 

@@ -6,8 +6,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <system_error>
 
 namespace weft {
+
+class Context;  // context.hpp
 
 /// Go's sync.Mutex with the standard's Lockable names. Not owned: another goroutine may unlock it. Not recursive.
 /// Order: an unlock happens before the lock that follows it. Cost: one locked instruction each way when uncontended.
@@ -40,6 +43,8 @@ class Mutex {
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
     return try_lock() || lock_until(detail::deadline_after(detail::to_ns(d)));
   }
+  /// None: locked. Else ctx is or became done first, and this is its err().
+  std::error_code lock(const Context& ctx);
   bool try_lock_until(Time t) { return try_lock() || lock_until(t.time_since_epoch().count()); }
 
   void unlock() {

@@ -1,13 +1,18 @@
 /// weft/wait_group.hpp: waiting for a number of things to be done.
 #pragma once
 
+#include <weft/detail/clock.hpp>
 #include <weft/go.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <system_error>
 #include <utility>
 
 namespace weft {
+
+class Context;  // context.hpp
 
 /// Go's sync.WaitGroup. Order: what happened before a done() happens before the wait() that it lets go.
 /// Errors: panics "sync: negative WaitGroup counter". Lifetime: may be destroyed as soon as wait() has returned;
@@ -24,7 +29,15 @@ class WaitGroup {
   void add(int n);
   void done() { add(-1); }
   /// Parks until the counter is zero.
-  void wait();
+  void wait() { wait_until_ns(detail::kForever); }
+  /// False: the time ran out.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_until_ns(detail::finite(detail::deadline_after(detail::to_ns(d))));
+  }
+  bool wait_until(Time t) { return wait_until_ns(detail::finite(t.time_since_epoch().count())); }
+  /// None: the counter is zero. Else ctx is or became done first, and this is its err().
+  std::error_code wait(const Context& ctx) { return wait_ctx(ctx, false); }
 
   /// add(1), `f(args...)` in a goroutine, done() when it has returned or called goexit. If f panics the process reports
   /// it: the counter stays up, so that nobody goes on as if f had succeeded.
@@ -45,6 +58,10 @@ class WaitGroup {
   }
 
  private:
+  friend class Latch;
+
+  bool wait_until_ns(std::int64_t deadline, bool latch = false);
+  std::error_code wait_ctx(const Context& ctx, bool latch);
   void destroyed_in_use();
 
   friend struct WaitGroupImpl;

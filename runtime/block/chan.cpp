@@ -15,6 +15,7 @@
 #include <new>
 
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/sched/switch.hpp"
 
@@ -293,6 +294,67 @@ RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
     return RecvStatus::Empty;
   }
   return recv_until(core_of(h), elem, timed(deadline));
+}
+
+namespace {
+
+/// Queues the caller and parks, within a context. The lock is held on entry, released; without a channel: for ever.
+Outcome park_within(ChanCore* c, WaitQueue* q, void* elem, WaitReason reason, const Limit& limit, WaitNode*& node) {
+  Waiter* w = my_waiter();
+  node = plain_node(w, limit.any());
+  node->elem = elem;
+  if (c)
+    q->push(node, &c->lock);
+  else
+    node->racy = true;
+  return wait_within(w, node->ticket, reason, c, c ? &c->lock : nullptr, limit);
+}
+
+}  // namespace
+
+std::error_code chan_send_ctx(ChanHead* h, void* elem, const Context& ctx) {
+  SCHED_POINT("chan send");
+  Inside inside;
+  ContextWait by(ctx);
+  if (std::error_code e = by.error()) return e;
+  prepare_wait(current_g(), by.limit());
+  ChanCore* c = core_of(h);
+  if (c) {
+    Outside outside(inside.m);
+    c->lock.lock();
+    switch (attempt_send(c, elem)) {
+      case Attempt::Done: return {};
+      case Attempt::Closed: panic_closed();
+      case Attempt::WouldBlock: break;
+    }
+  }
+  WaitNode* n;
+  const WaitReason reason = c ? WaitReason::ChanSend : WaitReason::ChanSendNil;
+  if (park_within(c, c ? &c->senders : nullptr, elem, reason, by.limit(), n) == Outcome::Cancel) return by.error();
+  if (!n->success) panic_closed();
+  return {};
+}
+
+RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
+  SCHED_POINT("chan recv");
+  Inside inside;
+  ContextWait by(ctx);
+  if (by.error()) return RecvStatus::Canceled;
+  prepare_wait(current_g(), by.limit());
+  ChanCore* c = core_of(h);
+  if (c) {
+    Outside outside(inside.m);
+    c->lock.lock();
+    switch (attempt_recv(c, elem)) {
+      case Attempt::Done: return RecvStatus::Ok;
+      case Attempt::Closed: return RecvStatus::Closed;
+      case Attempt::WouldBlock: break;
+    }
+  }
+  WaitNode* n;
+  const WaitReason reason = c ? WaitReason::ChanReceive : WaitReason::ChanReceiveNil;
+  if (park_within(c, c ? &c->receivers : nullptr, elem, reason, by.limit(), n) == Outcome::Cancel) return RecvStatus::Canceled;
+  return n->success ? RecvStatus::Ok : RecvStatus::Closed;
 }
 
 void chan_close(ChanHead* h) {

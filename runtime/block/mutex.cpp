@@ -12,15 +12,16 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
-#include "runtime/block/queue.hpp"
+#include "runtime/block/context.hpp"
+#include "runtime/block/locks.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft {
 
 // Not all of rt: it has a Mutex of its own.
-using rt::G, rt::M, rt::P, rt::Outcome, rt::SpinLock, rt::Waiter, rt::WaitNode, rt::WaitQueue, rt::WaitReason;
-using rt::current_m, rt::describe_waiters, rt::fatalf, rt::kNever, rt::lock_in, rt::my_waiter, rt::peek, rt::plain_node;
-using rt::queue_in, rt::timed, rt::wait_on, rt::wake_waiter;
+using rt::kNever, rt::Limit, rt::M, rt::P, rt::Outcome, rt::SpinLock, rt::Waiter, rt::WaitNode, rt::WaitQueue, rt::WaitReason;
+using rt::current_m, rt::describe_waiters, rt::fatalf, rt::lock_in, rt::prepare_wait, rt::my_waiter, rt::peek, rt::plain_node;
+using rt::queue_in, rt::timed, rt::wait_within, rt::wake_waiter;
 using std::memory_order_acquire, std::memory_order_relaxed, std::memory_order_release;
 
 
@@ -36,6 +37,12 @@ struct MutexImpl {
   WaitQueue& queue;
   explicit MutexImpl(Mutex& m) : word(m.word_), guard(lock_in(m.guard_)), queue(queue_in(m.waiters_)) {}
 
+  /// The fast half of an unlock, for locks.hpp.
+  static bool release(Mutex& m) {
+    std::uint32_t held = Mutex::kLocked;
+    return m.word_.compare_exchange_strong(held, 0, memory_order_release, memory_order_relaxed);  // [mutex]
+  }
+
   /// Spinning pays only while somebody else runs and we keep nobody waiting.
   static bool may_spin() {
     M* mp = current_m();
@@ -48,9 +55,10 @@ struct MutexImpl {
     return word.compare_exchange_strong(w, (w | Mutex::kLocked) & ~clear, memory_order_acquire, memory_order_relaxed);  // [mutex]
   }
 
-  /// False: the deadline passed.
-  bool lock(Mutex* self, std::int64_t deadline) {
+  /// Wake: locked. Else what the limit says.
+  Outcome lock(Mutex* self, const Limit& limit) {
     SCHED_POINT("mutex lock");
+    prepare_wait(rt::current_g(), limit);
     std::int64_t started = 0;
     bool starving = false;
     std::uint32_t mine = 0;  // kWoken while this caller is the one that is on its way
@@ -58,7 +66,7 @@ struct MutexImpl {
     for (;;) {
       std::uint32_t w = peek(word);
       if (!(w & (Mutex::kLocked | Mutex::kStarving))) {
-        if (try_take(w, mine)) return true;
+        if (try_take(w, mine)) return Outcome::Wake;
         continue;
       }
       if ((w & Mutex::kLocked) && !(w & Mutex::kStarving) && spins < kSpins && may_spin()) {
@@ -69,9 +77,9 @@ struct MutexImpl {
         spins++;
         continue;
       }
-      if (deadline != kNever && started && arch::clock_now() >= deadline) {
+      if (limit.deadline != kNever && started && arch::clock_now() >= limit.deadline) {
         give_up(mine);
-        return false;
+        return Outcome::Timeout;
       }
       guard.lock();
       w = peek(word);
@@ -82,21 +90,21 @@ struct MutexImpl {
         continue;
       }
       Waiter* waiter = my_waiter();
-      WaitNode* n = plain_node(waiter, deadline != kNever);
+      WaitNode* n = plain_node(waiter, limit.any());
       if (started)
         push_front(n);  // it was the oldest
       else
         queue.push(n, &guard);
       if (!started) started = arch::clock_now();
-      const Outcome o = wait_on(waiter, n->ticket, WaitReason::Mutex, self, &guard, deadline);
-      if (o == Outcome::Timeout) return false;
+      const Outcome o = wait_within(waiter, n->ticket, WaitReason::Mutex, self, &guard, limit);
+      if (o != Outcome::Wake) return o;
       const std::int64_t waited = arch::clock_now() - started;
       if (n->success) {  // handed over
         if (waited < kStarvingAfter || !(peek(word) & Mutex::kQueued))
           word.fetch_and(~Mutex::kStarving, memory_order_acquire);  // [mutex]
         else
           (void)word.load(memory_order_acquire);  // [mutex]
-        return true;
+        return Outcome::Wake;
       }
       starving = starving || waited > kStarvingAfter;
       mine = Mutex::kWoken;
@@ -163,19 +171,35 @@ struct MutexImpl {
 
 void Mutex::lock_slow() {
   rt::Inside inside;
-  MutexImpl(*this).lock(this, kNever);
+  MutexImpl(*this).lock(this, {});
 }
 
 bool Mutex::lock_until(std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
   rt::Inside inside;
-  return MutexImpl(*this).lock(this, timed(deadline));
+  return MutexImpl(*this).lock(this, {.deadline = timed(deadline)}) == Outcome::Wake;
+}
+
+std::error_code Mutex::lock(const Context& ctx) {
+  rt::Inside inside;
+  rt::ContextWait by(ctx);
+  if (std::error_code e = by.error()) return e;
+  if (try_lock()) return {};
+  return MutexImpl(*this).lock(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 
 void Mutex::unlock_slow() {
   rt::Inside inside;
   MutexImpl(*this).unlock();
 }
+
+namespace rt {
+
+void unlock_inside(weft::Mutex& mu) {
+  if (!MutexImpl::release(mu)) MutexImpl(mu).unlock();
+}
+
+}  // namespace rt
 
 void Mutex::destroyed_in_use() {
   char who[256];

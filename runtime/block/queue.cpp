@@ -2,10 +2,28 @@
 #include "runtime/block/queue.hpp"
 
 #include <cstdio>
+#include <vector>
 
 #include "runtime/core/g.hpp"
 
 namespace weft::rt {
+
+WaitNode* nodes_for(G* gp, std::uint32_t n) {
+  if (!gp) {
+    static thread_local std::vector<WaitNode> mine;  // a plain thread never switches
+    if (mine.size() < n) mine.resize(n);
+    return mine.data();
+  }
+  if (gp->nodes_capacity < n) {
+    delete[] gp->nodes;
+    gp->nodes = nullptr;
+    gp->nodes_capacity = 0;
+    const std::uint32_t cap = n == 1 || n > 8 ? n : 8;
+    gp->nodes = new WaitNode[cap];
+    gp->nodes_capacity = static_cast<std::uint16_t>(cap);
+  }
+  return gp->nodes;
+}
 
 void describe_waiters(const WaitQueue& q, char* text, std::size_t size) {
   std::size_t at = 0;

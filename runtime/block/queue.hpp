@@ -24,6 +24,10 @@ inline WaitNode* plain_node(Waiter* w, bool racy) {
   return n;
 }
 
+/// `n` nodes of the caller's for a wait with several: in the descriptor, never on the stack (a plain thread's in its own).
+/// May allocate: not under a lock. Whoever queues them sets G::nodes_count meanwhile.
+WaitNode* nodes_for(G* gp, std::uint32_t n);
+
 /// "goroutines 3, 7" (or "a thread"): who waits in `q`. Its lock is held.
 void describe_waiters(const WaitQueue& q, char* text, std::size_t size);
 

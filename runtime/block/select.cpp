@@ -22,6 +22,7 @@
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/block/panic.hpp"
+#include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -172,24 +173,6 @@ struct Wait {
   bool has_fd = false;
 };
 
-WaitNode* nodes_for(G* gp, int n) {
-  if (!gp) {
-    static thread_local std::vector<WaitNode> mine;  // a plain thread never switches
-    if (mine.size() < static_cast<std::size_t>(n)) mine.resize(static_cast<std::size_t>(n));
-    return mine.data();
-  }
-  if (gp->nodes_capacity < n) {
-    delete[] gp->nodes;
-    gp->nodes = nullptr;
-    gp->nodes_capacity = 0;
-    const int cap = n < 8 ? 8 : n;
-    gp->nodes = new WaitNode[static_cast<std::size_t>(cap)];
-    gp->nodes_capacity = static_cast<std::uint16_t>(cap);
-  }
-  gp->nodes_count = static_cast<std::uint16_t>(n);
-  return gp->nodes;
-}
-
 // In random order unless prioritized: of a channel's nodes in one queue the first is the one that fires.
 void enqueue_all(Wait& wt, bool shuffle) {
   int order[kInline];
@@ -287,6 +270,7 @@ Outcome park_g(Wait& wt, LockSet& locks, WaitReason reason) {
   }
   if (wt.deadline != kNever) timer_remove(&gp->timer);
   leave_all(wt);
+  gp->nodes_count = 0;
   gp->select_ = false;
   const Outcome o = wt.w->outcome();
   if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
@@ -358,7 +342,7 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
 
   // 2. all locks: now "none is ready" is true at one moment
   G* const gp = current_g();
-  WaitNode* const nodes = nodes_for(gp, n);  // may allocate: not under locks
+  WaitNode* const nodes = nodes_for(gp, static_cast<std::uint32_t>(n));  // may allocate: not under locks
   if (M* mp = gp ? current_m() : nullptr) mp->commit_locks.reserve(static_cast<std::size_t>(n));
   LockSet locks(cases, n);
   ReadySet sure(prioritized, n);
@@ -381,6 +365,7 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
 
   // 3. park
   outside.leave();
+  if (gp) gp->nodes_count = static_cast<std::uint16_t>(n);
   Wait wt{.cases = cases, .n = n, .w = my_waiter(), .nodes = nodes, .ticket = 0, .deadline = deadline, .has_fd = has_fd};
   wt.ticket = wt.w->begin();
   enqueue_all(wt, !prioritized && locks.repeats());

@@ -10,8 +10,8 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
-#include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft {
@@ -75,27 +75,46 @@ void WaitGroup::add(int n) {
   }
 }
 
-void WaitGroup::wait() {
+namespace {
+
+/// Wake: the counter was zero. Else what the limit says.
+Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, const Limit& limit) {
   SCHED_POINT("wait group wait");
-  Inside inside;
-  WaitGroupImpl g(*this);
   std::uint64_t s = g.state.load(memory_order_acquire);  // [wait-group]
-  if (s == 0 && !g.guard.held()) return;
+  if (s == 0 && !g.guard.held()) return Outcome::Wake;
+  if (limit.deadline != kNever && limit.deadline <= arch::clock_now() && s >> 32 != 0) return Outcome::Timeout;
+  prepare_wait(current_g(), limit);
   g.guard.lock();
   s = peek(g.state);
   for (;;) {
     if (s >> 32 == 0) {
       (void)g.state.load(memory_order_acquire);  // [wait-group]
       g.guard.unlock();
-      return;
+      return Outcome::Wake;
     }
     if (g.state.compare_exchange_weak(s, s | WaitGroupImpl::kWaited, memory_order_relaxed)) break;
   }
   Waiter* w = my_waiter();
-  WaitNode* n = plain_node(w, false);
+  WaitNode* n = plain_node(w, limit.any());
   g.queue.push(n, &g.guard);
-  wait_on(w, n->ticket, WaitReason::WaitGroup, this, &g.guard, kNever);
-  // The group may be gone; the waker's [win] has brought what the done() before it saw.
+  return wait_within(w, n->ticket, reason, self, &g.guard, limit);
+  // After Wake the group may be gone; the waker's [win] has brought what the done() before it saw.
+}
+
+}  // namespace
+
+bool WaitGroup::wait_until_ns(std::int64_t deadline, bool latch) {
+  Inside inside;
+  const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
+  return wait_for_zero(this, WaitGroupImpl(*this), reason, {.deadline = deadline}) == Outcome::Wake;
+}
+
+std::error_code WaitGroup::wait_ctx(const Context& ctx, bool latch) {
+  Inside inside;
+  ContextWait by(ctx);
+  if (std::error_code e = by.error()) return e;
+  const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
+  return wait_for_zero(this, WaitGroupImpl(*this), reason, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 
 void WaitGroup::destroyed_in_use() {

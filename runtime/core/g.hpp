@@ -85,12 +85,12 @@ struct alignas(arch::kCacheLine) G {
   const void* site = nullptr;  // the PC of its `go`
   GExtra* extra = nullptr;
   std::uint32_t closure_align = 16;  // of a heap block
-  std::uint16_t nodes_count = 0;     // of a select
+  std::uint16_t nodes_count = 0;     // in `nodes`, while a wait uses them
   std::uint16_t nodes_capacity = 0;
   alignas(16) std::byte inline_closure[64];
 
   // --- waiting; a plain wait touches the first line and the last two ---
-  WaitNode* nodes = nullptr;  // of a select: an array of `nodes_count`, `nodes_capacity` long
+  WaitNode* nodes = nullptr;  // of a select, or what may cancel a plain wait: an array, `nodes_capacity` long
   SpinLock guard;  // held while the commit of a wait for descriptors is at work
   union {
     G* link = nullptr;        // in a queue or free list

@@ -15,6 +15,12 @@ const char* wait_reason_text(WaitReason r) {
     case WaitReason::Sleep: return "sleep";
     case WaitReason::Io: return "IO wait";
     case WaitReason::Mutex: return "sync.Mutex.Lock";
+    case WaitReason::RwMutexRead: return "sync.RWMutex.RLock";
+    case WaitReason::RwMutexWrite: return "sync.RWMutex.Lock";
+    case WaitReason::Cond: return "sync.Cond.Wait";
+    case WaitReason::Semaphore: return "semacquire";
+    case WaitReason::Barrier: return "barrier wait";
+    case WaitReason::Latch: return "latch wait";
     case WaitReason::WaitGroup: return "sync.WaitGroup.Wait";
     case WaitReason::Await: return "await";
     case WaitReason::Settle: return "settle";

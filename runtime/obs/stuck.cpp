@@ -109,6 +109,27 @@ void print_wait(Sink& out, const G* gp) {
       out << "waits for an unlock of Mutex ";
       out.hex(object());
       break;
+    case WaitReason::RwMutexRead:
+    case WaitReason::RwMutexWrite:
+      out << (gp->reason == WaitReason::RwMutexRead ? "waits to read under RwMutex " : "waits to write under RwMutex ");
+      out.hex(object());
+      break;
+    case WaitReason::Cond:
+      out << "waits for a notification of Cond ";
+      out.hex(object());
+      break;
+    case WaitReason::Semaphore:
+      out << "waits for a release of Semaphore ";
+      out.hex(object());
+      break;
+    case WaitReason::Barrier:
+      out << "waits for others at Barrier ";
+      out.hex(object());
+      break;
+    case WaitReason::Latch:
+      out << "waits for count_down() on Latch ";
+      out.hex(object());
+      break;
     case WaitReason::WaitGroup:
       out << "waits for done() on WaitGroup ";
       out.hex(object());

@@ -290,11 +290,9 @@ void detach_g(G* gp, void*) {
     if (n->queue) n->queue->remove(n);
     n->lock->unlock();
   };
-  if (gp->select_) {
-    for (unsigned i = 0; i < gp->nodes_count; i++) unlink(&gp->nodes[i]);
-  } else {
-    unlink(&gp->waiter.node);
-  }
+  // A select does not use the waiter's own node; a plain wait that may be cancelled uses both.
+  for (unsigned i = 0; i < gp->nodes_count; i++) unlink(&gp->nodes[i]);
+  unlink(&gp->waiter.node);
 }
 
 void drop_g_at_end(G* gp, void*) {

@@ -15,6 +15,16 @@ void start_park(Bench& b);
 void parked(Bench& b);
 void mutex8(Bench& b);
 
+// sync.cpp
+void mutex1(Bench& b);
+void rw_read(Bench& b);
+void cond_ping_pong(Bench& b);
+void fork_join(Bench& b);
+void once_fast(Bench& b);
+void context_cancel(Bench& b);
+void err_group(Bench& b);
+void semaphore8(Bench& b);
+
 // channels.cpp
 void ping_pong(Bench& b);
 void stream0(Bench& b);

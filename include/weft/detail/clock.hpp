@@ -45,6 +45,9 @@ inline std::int64_t deadline_after(std::int64_t d) {
   return d > 0 && now > kForever - d ? kForever : now + d;
 }
 
+/// A deadline that a user gave: even the farthest is a pending timer, not "no limit".
+inline std::int64_t finite(std::int64_t deadline) { return deadline < kForever ? deadline : kForever - 1; }
+
 }  // namespace detail
 
 inline Time Clock::now() noexcept { return Time{duration{detail::clock_now()}}; }

@@ -1,0 +1,118 @@
+/// weft/once.hpp: doing something once.
+#pragma once
+
+#include <weft/mutex.hpp>
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+namespace weft {
+
+/// Go's sync.Once. The first call() runs its function; all return only after that has ended. A panic counts as done, so do
+/// an exception and goexit. Calling it from within its own function deadlocks. Order: the end of the function happens before
+/// every call's return. Cost: a load and a branch once it is done. Threads: any.
+class Once {
+ public:
+  template <class F>
+  void call(F&& f) {
+    // [once] acquire: sees what the function did before the release in Mark.
+    if (!done_.load(std::memory_order_acquire)) call_slow(f);
+  }
+  /// None: it is done. Else ctx is or became done while another runs it, and this is its err().
+  template <class F>
+  std::error_code call(const Context& ctx, F&& f) {
+    if (done_.load(std::memory_order_acquire)) return {};  // [once]
+    if (std::error_code e = mu_.lock(ctx)) return e;
+    std::lock_guard l(mu_, std::adopt_lock);
+    run(f);
+    return {};
+  }
+
+ private:
+  struct Mark {
+    Once* o;
+    ~Mark() { o->done_.store(true, std::memory_order_release); }  // [once]
+  };
+  template <class F>
+  [[gnu::noinline]] void call_slow(F& f) {
+    std::lock_guard l(mu_);
+    run(f);
+  }
+  template <class F>
+  void run(F& f) {
+    if (done_.load(std::memory_order_relaxed)) return;
+    Mark m{this};
+    (void)std::invoke(f);
+  }
+
+  std::atomic<bool> done_{false};
+  Mutex mu_;
+};
+
+namespace detail {
+
+/// Whether the calling goroutine is being unwound by goexit or the runtime's stop, which no exception_ptr may hold.
+bool unwinding_now() noexcept;
+[[noreturn]] void panic_once_unwound();
+
+template <class F>
+struct OnceState {
+  using R = std::remove_cvref_t<std::invoke_result_t<F&>>;
+  using Stored = std::conditional_t<std::is_void_v<R>, char, R>;
+  Once once;
+  std::optional<F> f;  // gone once it has run
+  std::optional<Stored> value;
+  std::exception_ptr raised;
+  explicit OnceState(F&& init) : f(std::move(init)) {}
+
+  void run() {
+    struct Forget {
+      std::optional<F>& f;
+      ~Forget() { f.reset(); }
+    } forget{f};
+    try {
+      if constexpr (std::is_void_v<R>) {
+        std::invoke(*f);
+        value.emplace();
+      } else {
+        value.emplace(std::invoke(*f));
+      }
+    } catch (...) {
+      if (!unwinding_now()) raised = std::current_exception();
+      throw;
+    }
+  }
+  const Stored& get() {
+    once.call([this] { run(); });
+    if (raised) std::rethrow_exception(raised);
+    if (!value) panic_once_unwound();
+    return *value;
+  }
+};
+
+}  // namespace detail
+
+/// A function that runs f at its first call only. If f panics or throws, every call raises the same. Copies share the one run.
+/// What f captured goes when it has run. Go: sync.OnceFunc.
+template <class F>
+auto once_func(F f) {
+  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  return [s] { (void)s->get(); };
+}
+
+/// The same with a result, given by reference to all; it lives as long as a copy of the function. Go: sync.OnceValue.
+template <class F>
+  requires(!std::is_void_v<std::invoke_result_t<F&>>)
+auto once_value(F f) {
+  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  return [s]() -> const typename detail::OnceState<F>::R& { return s->get(); };
+}
+
+}  // namespace weft

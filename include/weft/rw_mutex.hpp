@@ -1,0 +1,95 @@
+/// weft/rw_mutex.hpp: one writer or many readers.
+#pragma once
+
+#include <weft/detail/clock.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <system_error>
+
+namespace weft {
+
+class Context;  // context.hpp
+
+/// Go's sync.RWMutex with the standard's SharedLockable names: std::shared_lock reads, std::unique_lock writes. Not owned.
+/// A writer that waits keeps new readers out; readers that wait get in when a writer leaves, before the next writer. So reading
+/// twice in one goroutine may deadlock, as in Go. Writers are served in order. At most 2^30 readers.
+/// Order: an unlock happens before the lock_shared and lock that follow it, an unlock_shared before the lock that follows it.
+/// Cost: one locked instruction each way when nobody waits. Threads: any.
+/// Errors: unlocking what is not locked is fatal, as in Go; so is destroying one that is locked or waited for.
+/// Lifetime: may be destroyed when every call on it has returned.
+class RwMutex {
+ public:
+  RwMutex() = default;
+  ~RwMutex() {
+    if (word_.load(std::memory_order_relaxed) != 0) destroyed_in_use();
+  }
+  RwMutex(const RwMutex&) = delete;
+  RwMutex& operator=(const RwMutex&) = delete;
+
+  void lock() {
+    // [rw-mutex] acquire: sees what the holders before did.
+    if (!try_lock()) lock_slow();
+  }
+  bool try_lock() {
+    std::uint32_t free = 0;
+    return word_.compare_exchange_strong(free, kWriter, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+  /// False: the time ran out.
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d) {
+    return try_lock() || lock_until(detail::deadline_after(detail::to_ns(d)));
+  }
+  bool try_lock_until(Time t) { return try_lock() || lock_until(t.time_since_epoch().count()); }
+  /// None: locked. Else ctx is or became done first, and this is its err().
+  std::error_code lock(const Context& ctx);
+  void unlock() {
+    std::uint32_t held = kWriter;
+    // [rw-mutex] release: publishes what this holder did.
+    if (!word_.compare_exchange_strong(held, 0, std::memory_order_release, std::memory_order_relaxed)) unlock_slow();
+  }
+
+  void lock_shared() {
+    // [rw-mutex] acquire: sees what the last writer did. Counted though it may have to wait: lock_shared_slow() sees to that.
+    if (__builtin_expect(word_.fetch_add(1, std::memory_order_acquire) & (kWriter | kQueued), 0)) lock_shared_slow();
+  }
+  bool try_lock_shared() {
+    std::uint32_t w = word_.load(std::memory_order_relaxed);
+    while (!(w & (kWriter | kQueued)))
+      if (word_.compare_exchange_weak(w, w + 1, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+    return false;
+  }
+  template <class Rep, class Period>
+  bool try_lock_shared_for(std::chrono::duration<Rep, Period> d) {
+    return try_lock_shared() || lock_shared_until(detail::deadline_after(detail::to_ns(d)));
+  }
+  bool try_lock_shared_until(Time t) { return try_lock_shared() || lock_shared_until(t.time_since_epoch().count()); }
+  std::error_code lock_shared(const Context& ctx);
+  void unlock_shared() {
+    // [rw-mutex] release: what was read was read before the next writer writes.
+    const std::uint32_t w = word_.fetch_sub(1, std::memory_order_release);
+    if (__builtin_expect((w & (kWriter | kQueued)) || !(w & kReaders), 0)) unlock_shared_slow(w);
+  }
+
+ private:
+  static constexpr std::uint32_t kReaders = (1u << 30) - 1;  // how many read, or are about to find out that they must wait
+  static constexpr std::uint32_t kWriter = 1u << 30;         // somebody writes
+  static constexpr std::uint32_t kQueued = 1u << 31;         // somebody waits: newcomers queue
+  friend struct RwMutexImpl;
+
+  void lock_slow();
+  bool lock_until(std::int64_t deadline);
+  void unlock_slow();
+  void lock_shared_slow();
+  bool lock_shared_until(std::int64_t deadline);
+  void unlock_shared_slow(std::uint32_t before);
+  void destroyed_in_use();
+
+  std::atomic<std::uint32_t> word_{0};
+  std::atomic<std::uint32_t> guard_{0};  // of the queues
+  void* writers_[2] = {nullptr, nullptr};
+  void* readers_[2] = {nullptr, nullptr};
+};
+
+}  // namespace weft

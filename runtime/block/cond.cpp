@@ -1,0 +1,96 @@
+// Cond.
+//
+// Protocol   A waiter queues under the guard, unlocks the user's lock with the guard still held, and parks; the guard is released
+//            by the next context. So nobody can be notified who is not parked, and a notifier that holds the user's lock finds
+//            everybody who waited before. notify_one takes the oldest whose wait it wins.
+// Locks      The guard, then the user's lock's own guard (locks.hpp); waking the next holder of that lock is under both.
+// Orders     The guard's.
+#include <weft/cond.hpp>
+
+#include "runtime/base/check.hpp"
+#include "runtime/base/sched_point.hpp"
+#include "runtime/block/context.hpp"
+#include "runtime/block/locks.hpp"
+
+namespace weft {
+
+using namespace rt;
+using detail::CondEnd;
+using detail::CondLock;
+
+struct CondImpl {
+  SpinLock& guard;
+  WaitQueue& queue;
+  explicit CondImpl(Cond& c) : guard(lock_in(c.guard_)), queue(*std::launder(reinterpret_cast<WaitQueue*>(&c.first_))) {
+    static_assert(offsetof(WaitQueue, first) == 0 && sizeof(WaitQueue) == sizeof c.first_ + sizeof c.last_);
+  }
+
+  CondEnd wait(Cond* self, void* lock, CondLock kind, const Limit& limit) {
+    SCHED_POINT("cond wait");
+    prepare_wait(current_g(), limit);
+    Waiter* w = my_waiter();
+    WaitNode* n = plain_node(w, limit.any());
+    guard.lock();
+    queue.push(n, &guard);
+    switch (kind) {
+      case CondLock::Mutex: unlock_inside(*static_cast<weft::Mutex*>(lock)); break;
+      case CondLock::Write: unlock_inside(*static_cast<RwMutex*>(lock)); break;
+      case CondLock::Read: unlock_shared_inside(*static_cast<RwMutex*>(lock)); break;
+    }
+    const Outcome o = wait_within(w, n->ticket, WaitReason::Cond, self, &guard, limit);
+    return o == Outcome::Wake ? CondEnd::Notified : CondEnd::Ended;
+  }
+};
+
+namespace detail {
+
+CondEnd cond_wait(Cond& cv, void* lock, CondLock kind, std::int64_t deadline) {
+  Inside inside;
+  if (deadline != kNever && deadline <= arch::clock_now()) return CondEnd::Held;
+  return CondImpl(cv).wait(&cv, lock, kind, {.deadline = deadline});
+}
+
+CondEnd cond_wait(Cond& cv, void* lock, CondLock kind, const Context& ctx, std::error_code& error) {
+  Inside inside;
+  ContextWait by(ctx);
+  error = by.error();
+  if (error) return CondEnd::Held;
+  const CondEnd end = CondImpl(cv).wait(&cv, lock, kind, by.limit());
+  if (end == CondEnd::Ended) error = by.error();
+  return end;
+}
+
+}  // namespace detail
+
+void Cond::notify(bool all) {
+  SCHED_POINT("cond notify");
+  Inside inside;
+  Outside outside(inside.m);
+  CondImpl c(*this);
+  WaitNode* woken = nullptr;
+  WaitNode** end = &woken;
+  c.guard.lock();
+  while (WaitNode* n = c.queue.pop_winner(Outcome::Wake)) {
+    n->next = nullptr;
+    *end = n;
+    end = &n->next;
+    if (!all) break;
+  }
+  c.guard.unlock();
+  while (woken) {
+    WaitNode* next = woken->next;
+    wake_waiter(woken->waiter);
+    woken = next;
+  }
+}
+
+void Cond::destroyed_in_use() {
+  CondImpl c(*this);
+  char who[256];
+  c.guard.lock();
+  describe_waiters(c.queue, who, sizeof who);
+  c.guard.unlock();
+  if (who[0]) fatalf("weft: Cond destroyed while waited for by %s", who);
+}
+
+}  // namespace weft

@@ -1,0 +1,108 @@
+// See wait.hpp.
+#include "runtime/block/wait.hpp"
+
+namespace weft::rt {
+namespace {
+
+struct Wait {
+  SpinLock* lock;
+  CancelSource* source;
+  WaitNode* node;  // the source's
+  std::int64_t deadline;
+};
+
+/// From here the source may end the wait.
+void enroll(const Wait& wt) {
+  wt.source->lock.lock();
+  if (wt.source->canceled) {
+    wt.source->lock.unlock();
+    if (wt.node->waiter->try_win(wt.node->ticket, Outcome::Cancel)) wake_waiter(wt.node->waiter);
+    return;
+  }
+  wt.source->waits.push(wt.node, &wt.source->lock);
+  wt.source->lock.unlock();
+}
+
+void leave_queue(WaitNode* n) {
+  if (!n->lock) return;
+  n->lock->lock();
+  if (n->queue) n->queue->remove(n);
+  n->lock->unlock();
+}
+
+void commit_wait(M*, G* from, void* arg) {
+  const Wait wt = *static_cast<Wait*>(arg);
+  if (wt.lock) wt.lock->unlock();
+  enroll(wt);
+  if (wt.deadline != kNever) timer_arm(&from->timer);
+  from->guard.unlock();
+}
+
+}  // namespace
+
+Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock,
+                    const Limit& limit) {
+  if (!limit.source) return wait_on(w, ticket, reason, object, lock, limit.deadline);
+  G* gp = w->g();
+  Wait wt{lock, limit.source, nodes_for(gp, 1), limit.deadline};
+  WaitNode* n = wt.node;
+  n->waiter = w;
+  n->ticket = ticket;
+  n->index = Waiter::kNone;
+  n->racy = true;
+  n->success = false;
+  n->elem = nullptr;
+  n->queue = nullptr;
+  n->lock = nullptr;
+  if (gp) {
+    gp->nodes_count = 1;
+    if (limit.deadline != kNever) set_timeout(gp, ticket, limit.deadline);
+    gp->guard.lock();
+    park_call(current_m(), reason, object, commit_wait, &wt);
+    gp->guard.lock();  // its commit may still be at work on another thread
+    gp->guard.unlock();
+    if (limit.deadline != kNever) timer_remove(&gp->timer);
+    gp->nodes_count = 0;
+  } else {
+    if (lock) lock->unlock();
+    enroll(wt);
+    if (limit.deadline == kNever) {
+      w->note.sleep();
+    } else if (!w->note.sleep_until(limit.deadline)) {
+      if (!w->try_win(ticket, Outcome::Timeout)) w->note.sleep();  // the winner is about to wake us
+    }
+  }
+  const Outcome o = w->outcome();
+  leave_queue(n);
+  if (o != Outcome::Wake && o != Outcome::Close) leave_queue(&w->node);
+  if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
+  return o;
+}
+
+void cancel_waits(CancelSource& source) {
+  // In batches: who wants to leave the queue meanwhile must not wait for all the others.
+  constexpr int kAtOnce = 64;
+  for (bool more = true; more;) {
+    WaitNode* won = nullptr;
+    WaitNode** end = &won;
+    source.lock.lock();
+    for (int i = 0; i < kAtOnce && more; i++) {
+      WaitNode* n = source.waits.pop_winner(Outcome::Cancel);
+      if (!n) {
+        more = false;
+        break;
+      }
+      n->next = nullptr;
+      *end = n;
+      end = &n->next;
+    }
+    source.lock.unlock();
+    while (won) {
+      WaitNode* next = won->next;
+      wake_waiter(won->waiter);
+      won = next;
+    }
+  }
+}
+
+}  // namespace weft::rt

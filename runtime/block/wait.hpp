@@ -1,0 +1,53 @@
+// A wait that something beside its object may end: a deadline, or a source of cancellation (a context's node; a task's own).
+//
+// Protocol   A CancelSource is a flag and a queue of nodes, one per wait that it may end. Cancelling sets the flag under the
+//            lock, then wins the word of every node in the queue with Outcome::Cancel. A wait puts its node there last, when
+//            its context is saved: it finds the flag, or the canceller finds the node.
+//
+//              waiter's commit                    canceller
+//              lock(source)                       lock(source)
+//              canceled? -> try_win(Cancel)       canceled = true
+//              else queue the node                unlock, then: lock, pop_winner(Cancel) ... unlock
+//              unlock                             wake the winners
+//
+//            So an operation that has already happened keeps its result: whoever wins the word says how the wait ended.
+// Guard      The commit touches the waiter's frame after it has released the object's lock, so the G that is woken meanwhile
+//            waits for G::guard before it goes on (as in select.cpp).
+// Nodes      The object's node is the waiter's own; the source's is nodes_for(gp, 1): in the descriptor, never on the stack.
+// Locks      The object's lock is released before the source's is taken: a context may be cancelled while its own done
+//            channel is what somebody waits for.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/block/queue.hpp"
+#include "runtime/sched/sched.hpp"
+
+namespace weft::rt {
+
+struct CancelSource {
+  SpinLock lock;
+  bool canceled = false;  // under lock; for good
+  WaitQueue waits;        // under lock
+};
+
+/// What may end a wait beside its object.
+struct Limit {
+  std::int64_t deadline = kNever;
+  CancelSource* source = nullptr;
+  /// Others than the object may end it: its node must be racy.
+  bool any() const { return deadline != kNever || source; }
+};
+
+/// Call it before the object's lock is taken: may allocate.
+inline void prepare_wait(G* gp, const Limit& limit) {
+  if (limit.source) nodes_for(gp, 1);
+}
+
+/// wait_on() with a limit; the caller has called prepare_wait() and still keeps the source alive.
+Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, const Limit& limit);
+
+/// The flag, and everybody who waits: they end with Outcome::Cancel. Called once, by who has set the flag.
+void cancel_waits(CancelSource& source);
+
+}  // namespace weft::rt

@@ -1,0 +1,199 @@
+// Waits that a context ends: all of them, at once or when it comes, and never one that has happened.
+#include <vector>
+
+#include "tests/support/support.hpp"
+
+namespace weft::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(ContextWait, EndsEveryKindOfWait) {
+  each_run([] {
+    auto [ctx, cancel] = with_cancel(background());
+    Chan<int> c = make_chan<int>(), d = make_chan<int>(), nil;
+    Chan<void> sig = make_chan<void>();
+    Mutex mu;
+    mu.lock();
+    WaitGroup wg;
+    wg.add(1);
+    go_parked("chan receive", [=, ctx = ctx] { EXPECT_EQ(c.recv(ctx).status, RecvStatus::Canceled); });
+    go_parked("chan send", [=, ctx = ctx] { EXPECT_EQ(d.send(ctx, 1), Errc::canceled); });
+    cancel();
+    EXPECT_TRUE(settle(1, kPatience));
+    auto [ctx2, cancel2] = with_cancel(background());
+    go_parked("chan receive", [=, ctx = ctx2] { EXPECT_FALSE(sig.recv(ctx)); });
+    go_parked("chan receive (nil chan)", [=, ctx = ctx2] { EXPECT_EQ(nil.recv(ctx).status, RecvStatus::Canceled); });
+    go_parked("chan send (nil chan)", [=, ctx = ctx2] { EXPECT_EQ(nil.send(ctx, 1), Errc::canceled); });
+    go_parked("sync.Mutex.Lock", [&, ctx = ctx2] { EXPECT_EQ(mu.lock(ctx), Errc::canceled); });
+    go_parked("sync.WaitGroup.Wait", [&, ctx = ctx2] { EXPECT_EQ(wg.wait(ctx), Errc::canceled); });
+    go_parked("sleep", [=, ctx = ctx2] { EXPECT_EQ(sleep_for(ctx, 1h), Errc::canceled); });
+    cancel2();
+    EXPECT_TRUE(settle(1, kPatience));
+    // Nothing of theirs is left in the objects.
+    go_parked("chan receive", [=] { EXPECT_EQ(c.recv(), 5); });
+    c.send(5);
+    mu.unlock();
+    EXPECT_TRUE(mu.try_lock());
+    mu.unlock();
+    wg.done();
+    EXPECT_TRUE(settle(1, kPatience));
+  });
+}
+
+TEST(ContextWait, IsLevelTriggered) {
+  each_run([] {
+    auto [ctx, cancel] = with_cancel(background());
+    Chan<int> c = make_chan<int>(1);
+    c.send(1);
+    Mutex mu;
+    WaitGroup wg;
+    EXPECT_FALSE(mu.lock(ctx));
+    mu.unlock();
+    EXPECT_FALSE(wg.wait(ctx));
+    EXPECT_FALSE(sleep_for(ctx, 0s));
+    cancel();
+    // Done already: also what need not wait fails, each time.
+    for (int i = 0; i < 3; i++) {
+      EXPECT_EQ(c.recv(ctx).status, RecvStatus::Canceled);
+      EXPECT_EQ(mu.lock(ctx), Errc::canceled);
+      EXPECT_EQ(wg.wait(ctx), Errc::canceled);
+      EXPECT_EQ(sleep_for(ctx, 0s), Errc::canceled);
+    }
+    EXPECT_EQ(c.len(), 1u);
+    EXPECT_TRUE(mu.try_lock());
+    mu.unlock();
+    auto owned = std::make_unique<int>(1);
+    Chan<std::unique_ptr<int>> box = make_chan<std::unique_ptr<int>>(1);
+    EXPECT_EQ(box.send(ctx, std::move(owned)), Errc::canceled);
+    EXPECT_TRUE(owned) << "an element that was not sent is the sender's";
+  });
+}
+
+TEST(ContextWait, DeadlineOfTheContextIsItsError) {
+  each_run([] {
+    auto [ctx, cancel] = with_timeout(background(), 3ms);
+    const Time before = now();
+    EXPECT_EQ(sleep_for(ctx, 1h), Errc::deadline_exceeded);
+    EXPECT_GE(now() - before, 3ms);
+    auto [later, cancel_later] = with_timeout(background(), 1h);
+    const Time begin = now();
+    EXPECT_FALSE(sleep_for(later, 2ms));
+    EXPECT_GE(now() - begin, 2ms);
+    Chan<int> c = make_chan<int>();
+    auto [short_, cancel_short] = with_timeout(background(), 1ms);
+    EXPECT_EQ(c.recv(short_).status, RecvStatus::Canceled);
+    EXPECT_EQ(short_.err(), Errc::deadline_exceeded);
+  });
+}
+
+// The value is received or stays, the lock is held or not: whoever wins the wait's word says so.
+TEST(ContextWait, AnOperationThatHappenedKeepsItsResult) {
+  each_run([] {
+    int both[2] = {};
+    for (int i = 0; i < scaled(5000, 300); i++) {
+      auto [ctx, cancel] = with_cancel(background());
+      Chan<int> c = make_chan<int>();
+      Mutex mu;
+      mu.lock();
+      std::atomic<int> received{0}, sent{0}, locked{0};
+      go([&, c, ctx = ctx] { received = c.recv(ctx).value.value_or(0); });
+      go([&, ctx = ctx] {
+        if (mu.lock(ctx)) return;
+        locked = 1;
+        mu.unlock();
+      });
+      go([cancel = cancel] { cancel(); });
+      if (i % 3 == 0) yield();
+      sent = c.try_send(7) ? 7 : 0;
+      mu.unlock();
+      EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_EQ(received.load(), sent.load()) << "a value was lost";
+      both[received != 0]++;
+      EXPECT_TRUE(mu.try_lock()) << "the lock was lost";
+      mu.unlock();
+    }
+    EXPECT_GT(both[0], 0);
+  });
+}
+
+TEST(ContextWait, FromPlainThreads) {
+  for (const Machine& m : kMachines) {
+    Runtime rt{m.config()};
+    ASSERT_FALSE(rt.start());
+    {
+      auto [ctx, cancel] = with_cancel(background());
+      Chan<int> c = make_chan<int>(), d = make_chan<int>();
+      Mutex mu;
+      mu.lock();
+      WaitGroup wg;
+      wg.add(1);
+      std::atomic<int> ended{0};
+      std::vector<std::thread> threads;
+      threads.emplace_back([&, ctx = ctx] { ended += c.recv(ctx).status == RecvStatus::Canceled; });
+      threads.emplace_back([&, ctx = ctx] { ended += d.send(ctx, 1) == Errc::canceled; });
+      threads.emplace_back([&, ctx = ctx] { ended += mu.lock(ctx) == Errc::canceled; });
+      threads.emplace_back([&, ctx = ctx] { ended += wg.wait(ctx) == Errc::canceled; });
+      threads.emplace_back([&, ctx = ctx] { ended += sleep_for(ctx, 1h) == Errc::canceled; });
+      threads.emplace_back([&] {
+        auto [soon, f] = with_timeout(background(), 2ms);
+        ended += sleep_for(soon, 1h) == Errc::deadline_exceeded;
+      });
+      rt.go([cancel = cancel] { cancel(); });
+      for (std::thread& t : threads) t.join();
+      EXPECT_EQ(ended.load(), 6);
+      mu.unlock();
+      wg.done();
+    }
+    rt.stop(5s);
+  }
+}
+
+TEST(ContextWait, StopOfTheRuntimeUnwindsThem) {
+  for (const Machine& m : kMachines) {
+    auto [ctx, cancel] = with_cancel(background());
+    auto held = std::make_shared<int>(0);
+    const StopResult stopped = in_runtime(m, [&, ctx = ctx] {
+      Chan<int> c = make_chan<int>();
+      for (int i = 0; i < 4; i++) go_parked("chan receive", [c, ctx, held] { (void)c.recv(ctx); });
+      for (int i = 0; i < 4; i++) go_parked("sleep", [ctx, held] { sleep_for(ctx, 1h); });
+    });
+    EXPECT_EQ(stopped.unwound.size(), 8u);
+    EXPECT_EQ(held.use_count(), 1) << "destructors ran";
+    cancel();  // nobody is left in it
+    EXPECT_TRUE(ctx.err());
+  }
+}
+
+TEST(ContextWait, AnArmedDeadlineEndsWithTheRuntime) {
+  auto held = std::make_shared<int>(0);
+  static const ContextKey<std::shared_ptr<int>> kHeld{"held"};
+  for (const Machine& m : kMachines) {
+    in_runtime(m, [&] {
+      auto [c, cancel] = with_timeout(with_value(background(), kHeld, held), 1h);
+      cancel.detach();
+    });
+    EXPECT_EQ(held.use_count(), 1);
+  }
+}
+
+TEST(WaitGroup, TimedAndContextWaits) {
+  each_run([] {
+    WaitGroup wg;
+    EXPECT_TRUE(wg.wait_for(0s));
+    wg.add(1);
+    const Time before = now();
+    EXPECT_FALSE(wg.wait_for(2ms));
+    EXPECT_GE(now() - before, 2ms);
+    EXPECT_FALSE(wg.wait_for(-1h));
+    EXPECT_FALSE(wg.wait_until(now()));
+    go_parked("sync.WaitGroup.Wait", [&] { EXPECT_TRUE(wg.wait_for(1h)); });
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("sync.WaitGroup.Wait", [&, ctx = ctx] { EXPECT_FALSE(wg.wait(ctx)); });
+    wg.done();
+    EXPECT_TRUE(settle(1, kPatience));
+  });
+}
+
+}  // namespace
+}  // namespace weft::test
