@@ -28,6 +28,7 @@
 #include "runtime/obs/overflow.hpp"
 #include "runtime/obs/report.hpp"
 #include "runtime/obs/symbolize.hpp"
+#include "runtime/obs/tls_watch.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -44,14 +45,16 @@ constexpr std::int64_t kUnwindRound = 10'000'000;
 // One runtime at a time: start to end of stop.
 std::atomic<bool> taken{false};
 
-void install_reports(bool in_run) {
+void install_reports(const Config& c, bool in_run) {
   reports_install();
   overflow_install();
+  if (debug_has(c, "tls")) tls_watch_start();
   if (in_run) sigquit_install();
 }
 
 void remove_reports(bool in_run) {
   if (in_run) sigquit_remove();
+  tls_watch_stop();
   overflow_remove();
   reports_remove();
 }
@@ -111,7 +114,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
     ::_exit(2);
   }
   set_log_sink(c.log);
-  install_reports(true);
+  install_reports(c, true);
   ending_since = 0;
   end_seen.store(0, memory_order_relaxed);
   end_watch.store(watch_the_end, memory_order_relaxed);
@@ -173,7 +176,7 @@ std::error_code Runtime::start() {
     log_flush();
     return give_up(e);
   }
-  install_reports(false);
+  install_reports(c, false);
   if (const std::error_code e = sched_boot(c, false)) {
     remove_reports(false);
     log_flush();

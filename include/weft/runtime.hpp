@@ -59,7 +59,8 @@ struct Config {
   int threads_max = 10'000;            ///< OS threads; more is fatal in run(), as in Go
   int detached_max = 64;               ///< threads that run an overrun goroutine without a P
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
-  std::string debug = {};              ///< comma-separated: leaks (report parked goroutines at the end)
+  std::string debug = {};              ///< comma-separated: leaks (report parked goroutines at the end), tls (name who
+                                       ///< keeps the address of a thread-local across a migration; builds with checks)
   Traceback traceback = Traceback::Single;
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
   std::function<void(LogLevel, std::string_view)> log = {};  ///< default: stderr. Called on runtime threads

@@ -13,7 +13,7 @@
 
 #include "tests/golang/polled.hpp"
 #include "tests/support/child.hpp"
-#include "tests/support/support.hpp"
+#include "tests/support/migrate.hpp"
 
 namespace weft::test {
 namespace {
@@ -152,42 +152,21 @@ TEST(Poll, OnAForeignStackTheWishStays) {
   ::sigaction(SIGTRAP, &old, nullptr);
 }
 
-// Out of line, so that no address is kept; what users have for this is weft/errno.hpp.
-__attribute__((noinline)) void set_errno(int e) {
-  asm volatile("" ::: "memory");
-  errno = e;
-}
-__attribute__((noinline)) int get_errno() {
-  asm volatile("" ::: "memory");
-  return errno;
-}
-
 TEST(Poll, ErrnoIsKeptAlsoOnAnotherThread) {
   in_run({2, 1}, [] {
-    // Others leave something in the errno of each thread.
-    std::atomic<bool> stop{false};
-    WaitGroup wg;
-    for (int i = 0; i < 2; i++)
-      wg.go([&] {
-        while (!stop) {
-          set_errno(EDOM);
-          yield();
-        }
-      });
+    const Traffic others(EDOM);
     bool moved = false;
     eventually([&] {
       const pid_t before = thread_now();
-      set_errno(EXDEV);
+      *weft_errno() = EXDEV;
       want_this_one();
       (void)polled::pass(3);
-      const int after = get_errno();
+      const int after = *weft_errno();
       EXPECT_EQ(after, EXDEV);
       moved = thread_now() != before;
       return moved || after != EXDEV;
     });
     EXPECT_TRUE(moved);
-    stop = true;
-    wg.wait();
   });
 }
 
