@@ -35,6 +35,13 @@
 /// For code that runs where TSan's stack of functions must be empty.
 #define WEFT_NO_TSAN __attribute__((no_sanitize("thread")))
 
+/// For what polls that the compiler inserts (poll.cpp) lead to.
+#if defined(__clang__)
+#define WEFT_NO_COVERAGE __attribute__((no_sanitize("coverage")))
+#else
+#define WEFT_NO_COVERAGE __attribute__((no_sanitize_coverage))
+#endif
+
 /// For code that walks foreign stacks or runs between two stacks.
 #define WEFT_NO_SANITIZE __attribute__((no_sanitize("address", "thread", "undefined")))
 

@@ -1,7 +1,14 @@
 // See tls.hpp.
 #include "arch/tls.hpp"
 
+#include <cerrno>
+
 WEFT_INITIAL_EXEC thread_local weft::rt::M* weft_current_m = nullptr;
+
+extern "C" WEFT_NOINLINE int* weft_errno() noexcept {
+  asm volatile("" ::: "memory");
+  return &errno;
+}
 
 namespace weft::arch {
 

@@ -15,6 +15,10 @@ struct M;
 extern "C" {
 /// This thread's M, null on a plain thread. Read it through arch::current_m() only.
 extern WEFT_INITIAL_EXEC thread_local weft::rt::M* weft_current_m;
+
+/// Where the errno of the thread that runs here is now. <errno.h> declares its own such function constant, so its answer is kept
+/// across switches; this one's is not.
+int* weft_errno() noexcept;
 }
 
 namespace weft::arch {

@@ -29,6 +29,7 @@
 #include "runtime/obs/overflow.hpp"
 #include "runtime/obs/report.hpp"
 #include "runtime/obs/symbolize.hpp"
+#include "runtime/obs/tls_watch.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
 #include "runtime/sched/switch.hpp"
@@ -50,11 +51,13 @@ void install_reports(const Config& config, bool in_run) {
   reports_install();
   overflow_install();
   hogs_install(config.on_overrun || debug_has(config, "hogs"));
+  if (debug_has(config, "tls")) tls_watch_start();
   if (in_run) sigquit_install();
 }
 
 void remove_reports(bool in_run) {
   if (in_run) sigquit_remove();
+  tls_watch_stop();
   hogs_remove();
   overflow_remove();
   reports_remove();

@@ -68,7 +68,8 @@ struct Config {
   int detached_max = 64;               ///< threads that run an overrun goroutine without a P
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
-  /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal)
+  /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),
+  /// tls (name who keeps the address of a thread-local across a migration; builds with checks)
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   bool use_env = true;                 ///< false: WEFT_* variables are ignored

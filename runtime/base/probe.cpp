@@ -8,6 +8,9 @@ namespace weft::rt::probe {
 std::atomic<void (*)(std::uint64_t id, std::uint64_t parent)> on_create{nullptr};
 std::atomic<void (*)(std::uint64_t id, const char* reason)> on_park{nullptr};
 std::atomic<void (*)(std::uint64_t id)> on_exit{nullptr};
+#ifndef NDEBUG
+std::atomic<void (*)(void* m)> on_landed{nullptr};
+#endif
 
 }  // namespace weft::rt::probe
 

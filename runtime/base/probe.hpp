@@ -11,6 +11,14 @@ extern std::atomic<void (*)(std::uint64_t id, std::uint64_t parent)> on_create;
 extern std::atomic<void (*)(std::uint64_t id, const char* reason)> on_park;
 extern std::atomic<void (*)(std::uint64_t id)> on_exit;
 
+#ifndef NDEBUG
+/// Builds with checks: a context has just gone on, on the M `m` (obs/tls_watch.cpp).
+extern std::atomic<void (*)(void* m)> on_landed;
+WEFT_ALWAYS_INLINE void landed(void* m) {
+  if (auto f = peek(on_landed); WEFT_UNLIKELY(f != nullptr)) f(m);
+}
+#endif
+
 WEFT_ALWAYS_INLINE void created(std::uint64_t id, std::uint64_t parent) {
   if (auto f = peek(on_create); WEFT_UNLIKELY(f != nullptr)) f(id, parent);
 }

@@ -49,6 +49,15 @@ struct StackSlot {
   GuardKind guard = GuardKind::Canary;  // what protects this one (a ladder may change rung while it grows)
   bool used = false;                    // was handed out: its top page is committed
   [[no_unique_address]] arch::SanStack san;
+#ifndef NDEBUG
+  /// Of obs/tls_watch.cpp: which goroutine of which run this stack carried last, and the TLS block of the thread it ran on.
+  struct RanOn {
+    std::uint64_t goroutine = 0;
+    std::int64_t run = 0;
+    std::uintptr_t tls_lo = 0;
+    std::uintptr_t tls_hi = 0;
+  } ran_on;
+#endif
 
   /// Usable bytes.
   std::size_t bytes() const { return static_cast<std::size_t>(hi - lo); }

@@ -31,6 +31,9 @@ WEFT_ALWAYS_INLINE M* landed(arch::Transfer t) {
     mp->commit_lock->unlock();
   else if (mp->commit == Commit::Call)
     mp->commit_call(mp, from, mp->commit_arg);
+#ifndef NDEBUG
+  probe::landed(mp);
+#endif
   return mp;
 }
 

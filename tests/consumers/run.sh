@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the library of a build folder into a temporary place and builds and runs each consumer project against that
-# alone. Each must have been handed the flag that makes its own frames safe beside a guard. Usage: run.sh BUILD [NAME]; prints TAP.
+# alone, twice: as it is, and with the exported flags that poll its loops. Each must have been handed the flag that makes its own
+# frames safe beside a guard, and the polls only where it asked for them. Usage: run.sh BUILD [NAME]; prints TAP.
 set -uo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -27,20 +28,36 @@ has_flag() {
   [ "${all:-0}" -gt 0 ] && [ "$all" -eq "$told" ] || { echo "weft does not hand on -fstack-clash-protection"; return 1; }
 }
 
-# Built outside the tree, as a stranger's project is. Each leaves its program as `consumer` in the folder named.
+# has_polls FOLDER: in the one program that asked for them.
+polls_in() { objdump -d --no-show-raw-insn "$1" | grep -c 'call.*__sanitizer_cov_trace_pc'; }
+has_polls() {
+  [ "$(polls_in "$1/polled")" -gt 0 ] || { echo "no poll in polled"; return 1; }
+  [ "$(polls_in "$1/consumer")" -eq 0 ] || { echo "polls in consumer"; return 1; }
+}
+
+# Built outside the tree, as a stranger's project is. Each leaves its program as `consumer` in the folder named, and as `polled`.
 meson_consumer() { meson setup "$1" "$here/meson" && meson compile -C "$1" && has_flag "$1"; }
 pkgconfig_consumer() {
   if [[ " $(pkg-config --cflags weft) " != *" -fstack-clash-protection "* ]]; then
     echo "weft.pc does not hand on -fstack-clash-protection"
     return 1
   fi
+  local id=gcc
+  case $("$CXX" --version) in *clang*) id=clang ;; esac
   # shellcheck disable=SC2046  # pkg-config prints words
   "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
-    $(pkg-config --cflags --libs weft)
+    $(pkg-config --cflags --libs weft) &&
+    "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/polled" "$here/pkgconfig/sieve.cpp" \
+      $(pkg-config "--variable=poll_cflags_$id" weft) $(pkg-config --cflags --libs weft)
 }
 cmake_consumer() {
   cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON &&
     cmake --build "$1" && has_flag "$1"
+}
+
+says_as_expected() {
+  timeout -s QUIT -k 5 60 "$stage/$name/$1" ${inputs[@]+"${inputs[@]}"} >"$stage/out" 2>>"$stage/log" &&
+    diff "$here/$name/expected" "$stage/out" >>"$stage/log"
 }
 
 number=0
@@ -50,9 +67,8 @@ for name in meson pkgconfig cmake; do
   mkdir "$stage/$name"
   inputs=()
   [ ! -f "$here/$name/input" ] || inputs=("$here/$name/input")
-  if "${name}_consumer" "$stage/$name" >"$stage/log" 2>&1 </dev/null &&
-      timeout -s QUIT -k 5 60 "$stage/$name/consumer" ${inputs[@]+"${inputs[@]}"} >"$stage/out" 2>>"$stage/log" &&
-      diff "$here/$name/expected" "$stage/out" >>"$stage/log"; then
+  if "${name}_consumer" "$stage/$name" >"$stage/log" 2>&1 </dev/null && has_polls "$stage/$name" >>"$stage/log" &&
+      says_as_expected consumer && says_as_expected polled; then
     echo "ok $number - $name"
   else
     cat "$stage/log"

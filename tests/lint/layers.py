@@ -26,7 +26,7 @@ def refusal(path, quoted, target):
     if folder == "include":
         if target.startswith("weft/"):
             return None
-        if quoted or "/" in target or (target.endswith(".h") and not target.startswith("std")):
+        if quoted or "/" in target or (target.endswith(".h") and not target.startswith("std") and target != "errno.h"):
             return "public headers include only the standard library and each other"
     elif folder == "tools":
         if internal:
@@ -72,6 +72,6 @@ PLANTED = [
     ({"runtime/core/g.cpp": '#include "g.hpp"\n'}, "from the root"),
     ({"runtime/sched/loop.cpp": '#include "runtime/core/g.hpp"\n#include "arch/tls.hpp"\n#include <weft/go.hpp>\n',
       "runtime/runtime.cpp": '#include "runtime/obs/dump.hpp"\n',
-      "include/weft/go.hpp": "#include <weft/chan.hpp>\n#include <vector>\n#include <stdint.h>\n",
+      "include/weft/go.hpp": "#include <weft/chan.hpp>\n#include <vector>\n#include <stdint.h>\n#include <errno.h>\n",
       INTERNALS: '#include "runtime/core/g.hpp"\n'}, None),
 ]

@@ -44,7 +44,8 @@ struct Owned {  // moves only
 struct Text {  // is not relocatable: points into itself
   std::string text;
   static Text make(std::uint64_t n) { return {std::to_string(n)}; }
-  std::uint64_t get() const { return text.empty() ? ~0ull : std::stoull(text); }
+  // Not inlined: stoull looks at errno, and a function that also uses channels would keep its address across them.
+  [[gnu::noinline]] std::uint64_t get() const { return text.empty() ? ~0ull : std::stoull(text); }
 };
 struct Large {
   std::array<std::uint64_t, 640> numbers;  // 5 KiB: travels in a box

@@ -1,0 +1,24 @@
+// See errno_use.hpp.
+#include "tests/golang/errno_use.hpp"
+
+#include <cerrno>
+
+namespace weft::test::ERRNO_USE {
+
+int errno_around(int before, void (*migrate)()) {
+  errno = before;
+  migrate();
+  return errno;
+}
+
+int errno_in_a_loop(int rounds, void (*migrate)()) {
+  int sum = 0;
+  for (int i = 0; i < rounds; i++) {
+    errno = 0;
+    migrate();
+    sum += errno;
+  }
+  return sum;
+}
+
+}  // namespace weft::test::ERRNO_USE
