@@ -24,7 +24,14 @@ using namespace std::chrono_literals;
 void want_this_one() { rt::current_g()->preempt.store(1, std::memory_order_relaxed); }
 bool wanted() { return rt::peek(rt::current_g()->preempt) != 0; }
 
+/// Nobody loses its P between safepoints, so that what gives way did so at a poll.
+struct SafepointsOnly {
+  SafepointsOnly() { ::setenv("WEFT_DEBUG", "preemptoff", 1); }
+  ~SafepointsOnly() { ::unsetenv("WEFT_DEBUG"); }
+};
+
 TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {
+  SafepointsOnly only;
   in_run({1, 1}, [] {
     for (int round = 0; round < 3; round++) {
       std::atomic<bool> flag{false};
@@ -41,6 +48,7 @@ TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {
 }
 
 TEST(Poll, ALoopWithoutAnEndIsSwitchedOutToo) {
+  SafepointsOnly only;
   const Child c = child(
       [] {
         std::atomic<uint64_t> count{0};
