@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <deque>
 #include <list>
 #include <numeric>
