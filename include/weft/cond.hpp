@@ -25,11 +25,12 @@ enum class CondLock : std::uint8_t { Mutex, Write, Read };
 
 enum class CondEnd : std::uint8_t {
   Notified,
+  Locked,  // notified, and the lock is held again
   Ended,  // by the deadline or the context
   Held,   // that had come before: the lock was not let go
 };
 
-/// Queues, unlocks and parks in one step. The lock is not held when it returns, except with Held. `error`: the context's.
+/// Queues, unlocks and parks in one step. The lock is not held when it returns, except with Locked and Held. `error`: the context's.
 CondEnd cond_wait(Cond& cv, void* lock, CondLock kind, std::int64_t deadline);
 CondEnd cond_wait(Cond& cv, void* lock, CondLock kind, const Context& ctx, std::error_code& error);
 
@@ -141,9 +142,10 @@ class Cond {
    public:
     explicit Relock(L& u) : u_(u) {}
     bool after(detail::CondEnd end) {
-      if (end != detail::CondEnd::Held) detail::CondLockOf<L>::relock(u_);
+      using detail::CondEnd;
+      if (end == CondEnd::Notified || end == CondEnd::Ended) detail::CondLockOf<L>::relock(u_);
       done_ = true;
-      return end == detail::CondEnd::Notified;
+      return end == CondEnd::Notified || end == CondEnd::Locked;
     }
     ~Relock() {
       if (!done_) (void)u_.release();

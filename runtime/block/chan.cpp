@@ -317,9 +317,10 @@ std::error_code chan_send_ctx(ChanHead* h, void* elem, const Context& ctx) {
   Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
-  prepare_wait(current_g(), by.limit());
   ChanCore* c = core_of(h);
-  if (c) {
+  for (bool waits = !c || !maybe_sendable(c);; waits = true) {
+    if (waits) prepare_wait(current_g(), by.limit());
+    if (!c) break;
     Outside outside(inside.m);
     c->lock.lock();
     switch (attempt_send(c, elem)) {
@@ -327,6 +328,8 @@ std::error_code chan_send_ctx(ChanHead* h, void* elem, const Context& ctx) {
       case Attempt::Closed: panic_closed();
       case Attempt::WouldBlock: break;
     }
+    if (waits) break;
+    c->lock.unlock();
   }
   WaitNode* n;
   const WaitReason reason = c ? WaitReason::ChanSend : WaitReason::ChanSendNil;
@@ -340,9 +343,10 @@ RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
   Inside inside;
   ContextWait by(ctx);
   if (by.error()) return RecvStatus::Canceled;
-  prepare_wait(current_g(), by.limit());
   ChanCore* c = core_of(h);
-  if (c) {
+  for (bool waits = !c || !maybe_receivable(c);; waits = true) {
+    if (waits) prepare_wait(current_g(), by.limit());
+    if (!c) break;
     Outside outside(inside.m);
     c->lock.lock();
     switch (attempt_recv(c, elem)) {
@@ -350,6 +354,8 @@ RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
       case Attempt::Closed: return RecvStatus::Closed;
       case Attempt::WouldBlock: break;
     }
+    if (waits) break;
+    c->lock.unlock();
   }
   WaitNode* n;
   const WaitReason reason = c ? WaitReason::ChanReceive : WaitReason::ChanReceiveNil;

@@ -3,6 +3,8 @@
 // Protocol   A waiter queues under the guard, unlocks the user's lock with the guard still held, and parks; the guard is released
 //            by the next context. So nobody can be notified who is not parked, and a notifier that holds the user's lock finds
 //            everybody who waited before. notify_one takes the oldest whose wait it wins.
+// Moving     A waiter that is woken while its Mutex is held would only queue up there. So notify moves its node to the Mutex's
+//            queue instead (if nothing else may end its wait), and the unlock wakes it: one switch per hand-over, no herd.
 // Locks      The guard, then the user's lock's own guard (locks.hpp); waking the next holder of that lock is under both.
 // Orders     The guard's.
 #include <weft/cond.hpp>
@@ -19,6 +21,7 @@ using detail::CondEnd;
 using detail::CondLock;
 
 struct CondImpl {
+
   SpinLock& guard;
   WaitQueue& queue;
   explicit CondImpl(Cond& c) : guard(lock_in(c.guard_)), queue(*std::launder(reinterpret_cast<WaitQueue*>(&c.first_))) {
@@ -30,6 +33,8 @@ struct CondImpl {
     prepare_wait(current_g(), limit);
     Waiter* w = my_waiter();
     WaitNode* n = plain_node(w, limit.any());
+    n->index = kInPlace;
+    if (kind == CondLock::Mutex && !limit.any()) n->elem = lock;
     guard.lock();
     queue.push(n, &guard);
     switch (kind) {
@@ -38,7 +43,17 @@ struct CondImpl {
       case CondLock::Read: unlock_shared_inside(*static_cast<RwMutex*>(lock)); break;
     }
     const Outcome o = wait_within(w, n->ticket, WaitReason::Cond, self, &guard, limit);
-    return o == Outcome::Wake ? CondEnd::Notified : CondEnd::Ended;
+    if (o != Outcome::Wake) return CondEnd::Ended;
+    if (n->index == kInPlace) return CondEnd::Notified;
+    lock_resumed(*static_cast<weft::Mutex*>(lock), n);
+    return CondEnd::Locked;
+  }
+
+  /// Guard held. With one P the waiter does not run before the notifier lets go anyway.
+  bool move_first(const M* mp) {
+    if (const P* pp = mp ? static_cast<P*>(mp->p) : nullptr; pp && pp->solo) return false;
+    WaitNode* n = peek(queue.first);
+    return n && n->elem && move_waiter(queue, n, *static_cast<weft::Mutex*>(n->elem));
   }
 };
 
@@ -70,11 +85,13 @@ void Cond::notify(bool all) {
   WaitNode* woken = nullptr;
   WaitNode** end = &woken;
   c.guard.lock();
-  while (WaitNode* n = c.queue.pop_winner(Outcome::Wake)) {
+  for (bool more = true; more; more = all && peek(c.queue.first)) {
+    if (c.move_first(inside.m)) continue;
+    WaitNode* n = c.queue.pop_winner(Outcome::Wake);
+    if (!n) break;
     n->next = nullptr;
     *end = n;
     end = &n->next;
-    if (!all) break;
   }
   c.guard.unlock();
   while (woken) {

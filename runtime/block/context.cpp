@@ -481,16 +481,15 @@ namespace weft::rt {
 
 using namespace weft::detail;
 
-ContextWait::ContextWait(const Context& ctx) {
-  if (!ctx) panic_nil_context();
-  keep_ = cancellable(node_of(ctx.head()), bridged_);
+ContextWait::ContextWait(const Context& ctx) : ctx_(ctx.head()) {
+  if (!ctx_) panic_nil_context();
+}
+
+void ContextWait::hold() {
+  keep_ = cancellable(node_of(ctx_), bridged_);
   if (keep_.head()) source_ = cancel_of(node_of(keep_.head()));
 }
 
-ContextWait::~ContextWait() {
-  if (bridged_) context_cancel(keep_.head(), nullptr);
-}
-
-std::error_code ContextWait::error() const { return keep_.head() ? context_err(keep_.head()) : std::error_code(); }
+void ContextWait::unbridge() { context_cancel(keep_.head(), nullptr); }
 
 }  // namespace weft::rt

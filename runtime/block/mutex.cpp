@@ -19,14 +19,15 @@
 namespace weft {
 
 // Not all of rt: it has a Mutex of its own.
-using rt::kNever, rt::Limit, rt::M, rt::P, rt::Outcome, rt::SpinLock, rt::Waiter, rt::WaitNode, rt::WaitQueue, rt::WaitReason;
+using rt::G, rt::kNever, rt::Limit, rt::M, rt::P, rt::Outcome, rt::SpinLock, rt::Waiter, rt::WaitNode, rt::WaitQueue, rt::WaitReason;
 using rt::current_m, rt::describe_waiters, rt::fatalf, rt::lock_in, rt::prepare_wait, rt::my_waiter, rt::peek, rt::plain_node;
-using rt::queue_in, rt::timed, rt::wait_within, rt::wake_waiter;
+using rt::queue_in, rt::timed, rt::wait_within, rt::wake_before_park, rt::wake_waiter;
 using std::memory_order_acquire, std::memory_order_relaxed, std::memory_order_release;
 
 
 struct MutexImpl {
   static constexpr std::int64_t kStarvingAfter = 1'000'000;
+  static constexpr std::uint32_t kLocked = Mutex::kLocked, kQueued = Mutex::kQueued;
   // Each spin is twice as long as the one before: a holder that comes back soon has the word's line to itself meanwhile. All
   // of them together are about what a park and a wake-up through the kernel take.
   static constexpr int kSpins = 5;
@@ -56,13 +57,20 @@ struct MutexImpl {
   }
 
   /// Wake: locked. Else what the limit says.
-  Outcome lock(Mutex* self, const Limit& limit) {
+  /// `resumed`: the caller's node, which a Cond has moved into the queue and an unlock has woken.
+  Outcome lock(Mutex* self, const Limit& limit, const WaitNode* resumed = nullptr) {
     SCHED_POINT("mutex lock");
     prepare_wait(rt::current_g(), limit);
     std::int64_t started = 0;
     bool starving = false;
     std::uint32_t mine = 0;  // kWoken while this caller is the one that is on its way
     int spins = 0;
+    bool first = true;  // not in the queue before: at its end
+    if (resumed) {
+      if (handed_over(resumed, 0)) return Outcome::Wake;
+      mine = Mutex::kWoken;
+      first = false;
+    }
     for (;;) {
       std::uint32_t w = peek(word);
       if (!(w & (Mutex::kLocked | Mutex::kStarving))) {
@@ -91,25 +99,29 @@ struct MutexImpl {
       }
       Waiter* waiter = my_waiter();
       WaitNode* n = plain_node(waiter, limit.any());
-      if (started)
-        push_front(n);  // it was the oldest
-      else
+      if (first)
         queue.push(n, &guard);
+      else
+        push_front(n);  // it was the oldest
+      first = false;
       if (!started) started = arch::clock_now();
       const Outcome o = wait_within(waiter, n->ticket, WaitReason::Mutex, self, &guard, limit);
       if (o != Outcome::Wake) return o;
-      const std::int64_t waited = arch::clock_now() - started;
-      if (n->success) {  // handed over
-        if (waited < kStarvingAfter || !(peek(word) & Mutex::kQueued))
-          word.fetch_and(~Mutex::kStarving, memory_order_acquire);  // [mutex]
-        else
-          (void)word.load(memory_order_acquire);  // [mutex]
-        return Outcome::Wake;
-      }
-      starving = starving || waited > kStarvingAfter;
+      if (handed_over(n, started)) return Outcome::Wake;
+      starving = starving || arch::clock_now() - started > kStarvingAfter;
       mine = Mutex::kWoken;
       spins = 0;
     }
+  }
+
+  /// Woken by an unlock: with the lock, or only to try again. `started`: 0 if that is not known.
+  bool handed_over(const WaitNode* n, std::int64_t started) {
+    if (!n->success) return false;
+    if ((started && arch::clock_now() - started < kStarvingAfter) || !(peek(word) & Mutex::kQueued))
+      word.fetch_and(~Mutex::kStarving, memory_order_acquire);  // [mutex]
+    else
+      (void)word.load(memory_order_acquire);  // [mutex]
+    return true;
   }
 
   void push_front(WaitNode* n) {
@@ -134,7 +146,8 @@ struct MutexImpl {
     if ((w & Mutex::kQueued) && !(w & Mutex::kLocked) && try_take(w, 0)) unlock();
   }
 
-  void unlock() {
+  /// `parks`: the caller parks next.
+  void unlock(bool parks = false) {
     SCHED_POINT("mutex unlock");
     rt::Outside outside(current_m());
     for (;;) {
@@ -163,7 +176,10 @@ struct MutexImpl {
         word.store(left | Mutex::kWoken, memory_order_release);  // [mutex]
       }
       guard.unlock();
-      wake_waiter(n->waiter);
+      if (parks)
+        wake_before_park(n->waiter);
+      else
+        wake_waiter(n->waiter);
       return;
     }
   }
@@ -181,10 +197,10 @@ bool Mutex::lock_until(std::int64_t deadline) {
 }
 
 std::error_code Mutex::lock(const Context& ctx) {
-  rt::Inside inside;
   rt::ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   if (try_lock()) return {};
+  rt::Inside inside;
   return MutexImpl(*this).lock(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 
@@ -196,8 +212,31 @@ void Mutex::unlock_slow() {
 namespace rt {
 
 void unlock_inside(weft::Mutex& mu) {
-  if (!MutexImpl::release(mu)) MutexImpl(mu).unlock();
+  if (!MutexImpl::release(mu)) MutexImpl(mu).unlock(true);
 }
+
+bool move_waiter(WaitQueue& from, WaitNode* n, weft::Mutex& mu) {
+  MutexImpl m(mu);
+  m.guard.lock();
+  for (std::uint32_t w = peek(m.word);;) {
+    if (!(w & MutexImpl::kLocked)) {
+      m.guard.unlock();
+      return false;
+    }
+    if (m.word.compare_exchange_weak(w, w | MutexImpl::kQueued, memory_order_relaxed)) break;
+  }
+  from.remove(n);
+  n->index = kMoved;
+  m.queue.push(n, &m.guard);
+  if (G* gp = n->waiter->g()) {
+    gp->reason = WaitReason::Mutex;
+    gp->wait_object = &mu;
+  }
+  m.guard.unlock();
+  return true;
+}
+
+void lock_resumed(weft::Mutex& mu, const WaitNode* n) { MutexImpl(mu).lock(&mu, {}, n); }
 
 }  // namespace rt
 

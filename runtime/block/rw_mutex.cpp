@@ -206,10 +206,10 @@ bool RwMutex::lock_until(std::int64_t deadline) {
 }
 
 std::error_code RwMutex::lock(const Context& ctx) {
-  Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   if (try_lock()) return {};
+  Inside inside;
   return RwMutexImpl(*this).lock(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 
@@ -231,10 +231,10 @@ bool RwMutex::lock_shared_until(std::int64_t deadline) {
 }
 
 std::error_code RwMutex::lock_shared(const Context& ctx) {
-  Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   if (!(word_.fetch_add(1, memory_order_acquire) & (kWriter | kQueued))) return {};  // [rw-mutex]
+  Inside inside;
   return RwMutexImpl(*this).lock_shared(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 

@@ -127,10 +127,10 @@ bool Semaphore::acquire_until(std::int64_t n, std::int64_t deadline) {
 }
 
 std::error_code Semaphore::acquire(const Context& ctx, std::int64_t n) {
-  Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   if (try_acquire(n)) return {};
+  Inside inside;
   return SemaphoreImpl(*this).acquire(this, n, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
 }
 

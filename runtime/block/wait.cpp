@@ -1,4 +1,6 @@
 // See wait.hpp.
+//
+// Orders     [runnext] see core/p.hpp; [idle] see sched/idle.cpp.
 #include "runtime/block/wait.hpp"
 
 namespace weft::rt {
@@ -77,6 +79,23 @@ Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const vo
   if (o != Outcome::Wake && o != Outcome::Close) leave_queue(&w->node);
   if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
   return o;
+}
+
+void wake_before_park(Waiter* w) {
+  M* mp = current_m();
+  G* gp = w->g();
+  P* pp = mp ? static_cast<P*>(mp->p) : nullptr;
+  if (!gp || !pp || pp->solo) {
+    wake_waiter(w);
+    return;
+  }
+  check_inside(mp);
+  set_status(gp, GStatus::Waiting, GStatus::Runnable);
+  // [runnext] [idle] as put_next_shared(); without the look for idle Ps unless somebody was displaced.
+  G* old = pp->runnext.exchange(gp, memory_order_seq_cst);
+  if (!old) return;
+  put_back(pp, old);
+  if (sched.idle_ps_count.load(memory_order_seq_cst) != 0) wake_one();  // [idle]
 }
 
 void cancel_waits(CancelSource& source) {

@@ -47,6 +47,9 @@ inline void prepare_wait(G* gp, const Limit& limit) {
 /// wait_on() with a limit; the caller has called prepare_wait() and still keeps the source alive.
 Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, const Limit& limit);
 
+/// wake_waiter() by one that parks next: this P runs a goroutine that it wakes in a moment, so that no other P is woken for it.
+void wake_before_park(Waiter* w);
+
 /// The flag, and everybody who waits: they end with Outcome::Cancel. Called once, by who has set the flag.
 void cancel_waits(CancelSource& source);
 

@@ -215,19 +215,29 @@ void abandon_ms() {
 
 namespace {
 
+/// The lock that guards a queued node, taken. A plain thread may just be moving the node to another queue.
+SpinLock* lock_of(const WaitNode* n) {
+  for (;;) {
+    SpinLock* lock = n->lock;
+    lock->lock();
+    if (n->lock == lock) return lock;
+    lock->unlock();
+  }
+}
+
 /// Wins a parked G's wait, if nobody has. World stopped.
 bool win_for_stop(G* gp) {
   Waiter& w = gp->waiter;
   if (w.outcome() != Outcome::Pending) return false;
   const std::uint64_t ticket = peek(w.word) >> Waiter::kOutcomeBits;
   if (gp->select_ || !w.node.lock || w.node.racy) return w.try_win(ticket, Outcome::Stop);
-  w.node.lock->lock();
+  SpinLock* lock = lock_of(&w.node);
   const bool ours = w.node.queue != nullptr;
   if (ours) {
     w.node.queue->remove(&w.node);
     w.set(ticket, Outcome::Stop);
   }
-  w.node.lock->unlock();
+  lock->unlock();
   return ours;
 }
 
@@ -286,9 +296,9 @@ void detach_g(G* gp, void*) {
   timer_remove(&gp->timer);
   auto unlink = [](WaitNode* n) {
     if (!n->lock) return;
-    n->lock->lock();
+    SpinLock* lock = lock_of(n);
     if (n->queue) n->queue->remove(n);
-    n->lock->unlock();
+    lock->unlock();
   };
   // A select does not use the waiter's own node; a plain wait that may be cancelled uses both.
   for (unsigned i = 0; i < gp->nodes_count; i++) unlink(&gp->nodes[i]);

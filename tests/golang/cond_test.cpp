@@ -255,8 +255,6 @@ TEST(Cond, WithTheTwoLocksOfAnRwMutex) {
     go_parked("sync.Cond.Wait", [&] {
       std::shared_lock r{mu};
       cv.wait(r, [&] { return value == 1; });
-      EXPECT_TRUE(mu.try_lock_shared());
-      mu.unlock_shared();
       EXPECT_FALSE(mu.try_lock());
     });
     go_parked("sync.Cond.Wait", [&] {
@@ -271,6 +269,59 @@ TEST(Cond, WithTheTwoLocksOfAnRwMutex) {
     cv.notify_all();
     EXPECT_TRUE(settle(1, kPatience));
   });
+}
+
+// Notified while the lock is held: in the lock's queue, woken by its unlock, and the lock is whole afterwards.
+TEST(Cond, ANotifiedWaiterWaitsForTheLock) {
+  each_run([] {
+    Mutex mu;
+    Cond cv;
+    std::vector<int> order;
+    std::vector<uint64_t> ids;
+    for (int i = 0; i < 4; i++)
+      ids.push_back(go_parked("sync.Cond.Wait", [&, i] {
+        std::unique_lock u{mu};
+        cv.wait(u);
+        order.push_back(i);
+        yield();
+      }));
+    mu.lock();
+    cv.notify_one();
+    until_parked(ids[0], "sync.Mutex.Lock");
+    until_parked(ids[1], "sync.Cond.Wait");
+    EXPECT_TRUE(order.empty());
+    mu.unlock();
+    EXPECT_TRUE(settle(4, kPatience));
+    {
+      std::lock_guard l{mu};
+      cv.notify_all();
+    }
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(order.front(), 0);
+    EXPECT_EQ(order.size(), 4u);
+    EXPECT_TRUE(mu.try_lock());
+    mu.unlock();
+  });
+}
+
+TEST(Cond, StopOfTheRuntimeUnwindsANotifiedWaiter) {
+  for (const Machine& m : kMachines) {
+    auto mu = std::make_shared<Mutex>();
+    auto cv = std::make_shared<Cond>();
+    const StopResult r = in_runtime(m, [&] {
+      const uint64_t id = go_parked("sync.Cond.Wait", [mu, cv] {
+        std::unique_lock u{*mu};
+        cv->wait(u);
+      });
+      mu->lock();
+      cv->notify_one();
+      until_parked(id, "sync.Mutex.Lock");
+    });
+    EXPECT_EQ(r.unwound.size(), 1u);
+    mu->unlock();
+    EXPECT_TRUE(mu->try_lock());
+    mu->unlock();
+  }
 }
 
 TEST(Cond, StopOfTheRuntimeUnwindsAWaiter) {

@@ -72,8 +72,8 @@ TEST(ContextWait, IsLevelTriggered) {
 
 TEST(ContextWait, DeadlineOfTheContextIsItsError) {
   each_run([] {
-    auto [ctx, cancel] = with_timeout(background(), 3ms);
     const Time before = now();
+    auto [ctx, cancel] = with_timeout(background(), 3ms);
     EXPECT_EQ(sleep_for(ctx, 1h), Errc::deadline_exceeded);
     EXPECT_GE(now() - before, 3ms);
     auto [later, cancel_later] = with_timeout(background(), 1h);
