@@ -35,6 +35,8 @@ struct Kernel {
   int (*userfaultfd)(int flags);
   int (*ioctl)(int fd, unsigned long request, void* arg);
   int (*membarrier)(int command, unsigned flags);
+  /// The first `size` bytes of a file, or fewer if it is shorter: open, read, close.
+  ssize_t (*read_file)(const char* path, void* buffer, std::size_t size);
 };
 
 /// The table in force. Points at the real calls until a test says otherwise.

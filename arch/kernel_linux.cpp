@@ -1,4 +1,5 @@
 // The kernel-call table's real entries on Linux.
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -97,6 +98,19 @@ int real_membarrier(int command, unsigned flags) {
   return static_cast<int>(::syscall(SYS_membarrier, command, flags, 0));
 }
 
+ssize_t real_read_file(const char* path, void* buffer, std::size_t size) {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  std::size_t got = 0;
+  ssize_t n = 0;
+  while (got < size && ((n = ::read(fd, static_cast<char*>(buffer) + got, size - got)) > 0 || (n < 0 && errno == EINTR)))
+    if (n > 0) got += static_cast<std::size_t>(n);
+  const int error = errno;
+  ::close(fd);
+  errno = error;
+  return n < 0 ? -1 : static_cast<ssize_t>(got);
+}
+
 int real_eventfd(unsigned init, int flags) { return ::eventfd(init, flags); }
 
 }  // namespace
@@ -119,6 +133,7 @@ constinit const Kernel kRealKernel = {
     .userfaultfd = real_userfaultfd,
     .ioctl = real_ioctl,
     .membarrier = real_membarrier,
+    .read_file = real_read_file,
 };
 
 Kernel kernel = kRealKernel;

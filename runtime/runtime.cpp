@@ -32,7 +32,6 @@
 #include "runtime/obs/tls_watch.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
-#include "runtime/sched/switch.hpp"
 
 namespace weft {
 
@@ -132,7 +131,6 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
   sched.main_g = to_g(g.g);
   to_g(g.g)->is_main = true;
   launch(g, std::move(main_closure), site);
-  mp->chosen = take_runnext(mp->p);  // on this thread, which it may want to keep (lock_os_thread)
 
   schedule(mp);
 

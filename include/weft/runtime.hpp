@@ -59,7 +59,7 @@ struct OverrunReport {
 /// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK.
 /// A value outside its range or an unknown word is an error (run(): one line and exit status 2).
 struct Config {
-  int procs = 0;                       ///< goroutines that run at once; 0: the CPUs this process may use. At most 1024
+  int procs = 0;                       ///< goroutines that run at once; 0: as set_default_procs() says. At most 1024
   std::uint64_t seed = 0;              ///< of every random choice; 0: a fresh one
   std::size_t stack_bytes = 256 << 10; ///< default stack; rounded up to 16 KiB, 64 KiB, 256 KiB, 1 MiB, ... 1 GiB
   Guard guard = Guard::Auto;
@@ -69,7 +69,7 @@ struct Config {
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
   /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),
-  /// tls (name who keeps the address of a thread-local across a migration; builds with checks)
+  /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs())
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
@@ -172,6 +172,13 @@ int procs();
 
 /// Changes it; stops the world for microseconds. Returns the old value; n < 1 only reads. Go: runtime.GOMAXPROCS.
 int set_procs(int n);
+
+/// Back to the default, from whatever Config::procs, WEFT_PROCS or set_procs() said; returns the old value. The default is the number
+/// of CPUs in the affinity mask, or the CPU quota of the process's control groups (version 1 or 2, the smallest on the way up),
+/// rounded up, if that is less; a quota counts as 2 at least. While goroutines run it is looked at once a second, and followed.
+/// Debug:  the word `nocgroup` leaves the quota out, `fixedprocs` keeps what there was at start.
+/// Errors: fatal while no runtime runs. Go: runtime.SetDefaultGOMAXPROCS; containermaxprocs=0 and updatemaxprocs=0.
+int set_default_procs();
 
 /// What this kernel and build offer, and why not.
 struct Capabilities {

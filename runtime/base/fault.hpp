@@ -33,8 +33,9 @@ enum class Call : std::uint8_t {
   Userfaultfd,
   Ioctl,
   Membarrier,
+  ReadFile,
 };
-inline constexpr std::size_t kCalls = static_cast<std::size_t>(Call::Membarrier) + 1;
+inline constexpr std::size_t kCalls = static_cast<std::size_t>(Call::ReadFile) + 1;
 const char* call_name(Call c);
 
 /// The calls `first` to `last` of this kind fail with `error`.

@@ -57,6 +57,7 @@ struct alignas(arch::kCacheLine) M {
 
   // --- blocking calls ---
   P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off
+  SpinLock take;                // held while somebody tries to take the P of a goroutine in user code (sched/preempt.cpp)
   std::atomic<bool> asked_to_let_go{false};  // by a signal (sched/preempt.cpp)
   std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
   arch::SavedRegs call;         // where the G entered it

@@ -18,7 +18,6 @@
 
 #include <cstdint>
 
-#include "runtime/base/lock.hpp"
 #include "runtime/base/rng.hpp"
 #include "runtime/core/g.hpp"
 #include "runtime/core/run_queue.hpp"
@@ -69,7 +68,6 @@ struct alignas(arch::kCacheLine) P {
   alignas(arch::kCacheLine) std::atomic<PStatus> status{PStatus::Idle};
   Published<M> m;
   std::atomic<bool> let_go{false};  // in Syscall, and sysmon is to pass it on at once
-  SpinLock take;  // held while somebody tries to take the P from a goroutine in user code (sched/preempt.cpp)
   P* idle_link = nullptr;
   std::uint32_t id = 0;
   std::atomic<std::int64_t> syscall_since{0};

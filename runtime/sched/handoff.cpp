@@ -67,7 +67,9 @@ void handoff_p(P* pp) {
 
 namespace {
 
+// The world may be stopped: only now, with its context saved, does the G count as one that does not run.
 void commit_queue_global(M*, G* from, void*) {
+  set_status(from, peek(from->status), GStatus::Runnable);
   put_global(from, from->reason == WaitReason::Syscall);  // a call that has ended is what it waited for
   sched.detached.fetch_sub(1, memory_order_relaxed);
   wake_one();
@@ -117,7 +119,6 @@ void reacquire_p(M* mp) {
     return;
   }
   gp->reason = was == GStatus::Syscall ? WaitReason::Syscall : WaitReason::Preempted;
-  set_status(gp, was, GStatus::Runnable);
   mp->commit = Commit::Call;
   mp->commit_call = commit_queue_global;
   switch_to(mp, gp, &mp->g0);

@@ -25,6 +25,7 @@
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -75,7 +76,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.overrun.store(0, memory_order_relaxed);
   arch::probe_context_layout();
   if (!stacks_start(static_cast<GuardKind>(config.guard))) return Errc::refused;
-  const int want = config.procs > 0 ? config.procs : arch::allowed_cpus();
+  const int want = procs_at_boot(config);
   sched.ps_made.store(0, memory_order_relaxed);
   while (ps_there() < static_cast<std::uint32_t>(want) && make_p()) {
   }

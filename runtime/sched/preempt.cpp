@@ -5,13 +5,13 @@
 //            `preempt` set. So whoever enters the runtime without a P finds out before it touches anything.
 // Protocol   The goroutine and the taker (sysmon, or who stops the world) each write one word and read the other's:
 //
-//              goroutine, in Inside         taker, holding P::take
+//              goroutine, in Inside         taker, holding M::take
 //              depth = 1                    preempt = 1
 //              (compiler barrier)           membarrier: a full barrier in every running thread of the process
 //              preempt set? slow path       depth == 0 ? the P is taken : refused
 //
 //            If the goroutine's store came before its thread's barrier, the taker reads it and refuses. If after, so does its
-//            load, which finds the wish; the slow path (keeps_p) then waits for P::take and sees whether the P has gone.
+//            load, which finds the wish; the slow path (keeps_p) then waits for M::take and sees whether the P has gone.
 //            The asymmetry is the point: entering the runtime costs no locked instruction.
 //            What the taker looked at before the barrier (M, goroutine, count of switches) must be unchanged after it: then it
 //            was the same goroutine all the time.
@@ -50,7 +50,7 @@ bool may_go(const G* gp) {
   return gp->depth.load(memory_order_acquire) == 0 && gp->no_preempt.load(memory_order_acquire) == 0;  // [depth]
 }
 
-/// Leaves `pp` for whoever takes it first. Under P::take, or on the M's own thread.
+/// Leaves `pp` for whoever takes it first. Under M::take, or on the M's own thread.
 void let_go(M* mp, G* gp, P* pp) {
   gp->preempt.store(1, memory_order_relaxed);
   sched.overrun.fetch_add(1, memory_order_relaxed);
@@ -61,10 +61,11 @@ void let_go(M* mp, G* gp, P* pp) {
 }
 
 bool free_by_barrier(P* pp) {
-  bool went = false;
-  pp->take.lock();
   M* mp = pp->m.seen();
-  G* gp = mp ? running_on(mp) : nullptr;
+  if (!mp) return false;
+  bool went = false;
+  mp->take.lock();
+  G* gp = running_on(mp);
   if (gp) {
     const std::uint64_t switches = pp->switches.load(memory_order_acquire);  // [take]
     gp->preempt.store(1, memory_order_relaxed);
@@ -75,7 +76,7 @@ bool free_by_barrier(P* pp) {
       went = true;
     }
   }
-  pp->take.unlock();
+  mp->take.unlock();
   return went;
 }
 
@@ -124,12 +125,10 @@ void let_go_when_asked(M* mp) {
 
 bool keeps_p(M* mp) {
   check_not_forked();
-  P* pp = mp->p;
-  if (!pp) return false;
   // Whoever saw us at depth 0 holds it until the P has gone; nobody else can begin.
-  pp->take.lock();
-  pp->take.unlock();
-  return mp->p == pp;
+  mp->take.lock();
+  mp->take.unlock();
+  return mp->p;
 }
 
 }  // namespace weft::rt

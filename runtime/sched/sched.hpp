@@ -2,7 +2,7 @@
 //
 // Reading order: loop.cpp (what an M does), park.cpp (how a G stops and goes on), spawn.cpp (birth and death), steal.cpp,
 // idle.cpp (who sleeps, who searches, who wakes whom), handoff.cpp (blocking calls), sysmon.cpp, world.cpp (stopping all of
-// it), lifecycle.cpp (start and end), deadlock.cpp.
+// it), procs.cpp (how many Ps), lifecycle.cpp (start and end), deadlock.cpp.
 //
 // Orders     [run-state] Sched::state: release by whoever changes it, acquire by readers: they see what was set up or given up.
 //            [idle] see idle.cpp. [depth] see preempt.cpp.

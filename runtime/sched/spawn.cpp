@@ -402,7 +402,10 @@ void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site) {
     probe::created(gp->id, gp->parent);
     bump(pp->created);
     set_status(gp, GStatus::Dead, GStatus::Runnable);
-    put_next_here(pp, gp);
+    if (WEFT_LIKELY(!gp->is_main))
+      put_next_here(pp, gp);
+    else
+      mp->chosen = gp;  // goroutine 1 begins on run()'s caller, which it may want to keep (lock_os_thread)
     return;
   }
   Outside outside(mp);

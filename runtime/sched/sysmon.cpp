@@ -22,6 +22,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/sched/lifecycle.hpp"
+#include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -188,6 +189,7 @@ std::int64_t look_at_call(P* pp, std::int64_t now) {
 
 // Returns when to look again.
 std::int64_t look(std::int64_t now) {
+  procs_look(now);
   std::int64_t next = now + kSlice;
   const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {

@@ -10,9 +10,9 @@
 #include <thread>
 #include <utility>
 
-#include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/sched/lifecycle.hpp"
+#include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -162,7 +162,7 @@ namespace weft {
 
 int procs() {
   const std::uint32_t n = rt::peek(rt::sched.procs);
-  return n ? static_cast<int>(n) : arch::allowed_cpus();
+  return n ? static_cast<int>(n) : rt::default_procs();
 }
 
 int set_procs(int n) {
@@ -172,6 +172,7 @@ int set_procs(int n) {
     rt::fatalf("weft: set_procs called while no runtime runs");
   }
   rt::Inside inside;
+  if (n > 0) rt::procs_fix(n);
   return rt::change_procs(n);
 }
 

@@ -61,7 +61,7 @@ struct Code {
 };
 
 std::string long_text = std::string(1 << 16, 'x');
-volatile std::size_t sink;
+std::atomic<std::size_t> sink;
 
 const Code kCodes[] = {
     {"a loop", [] {

@@ -1,6 +1,7 @@
 // The one door from the tests to the runtime's internals.
 #pragma once
 
+#include "arch/cgroup.hpp"
 #include "arch/clock.hpp"
 #include "arch/context.hpp"
 #include "arch/kernel.hpp"
@@ -26,5 +27,6 @@
 #include "runtime/obs/symbolize.hpp"
 #include "runtime/obs/traceback.hpp"
 #include "runtime/sched/lifecycle.hpp"
+#include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 #include "runtime/sched/steal_order.hpp"

@@ -43,13 +43,25 @@ RATIO = {
     "StartPark": (1.10, 1.10),
     "TimerStop": (0.50, 0.50),
     "Fib": (0.20, 0.20),
+    "Block50us": (None, 1.00),
+    "Block200us": (None, 1.00),
+    "Block900us": (None, 1.00),
 }
 # A timer that is pending may cost this much over weft's own ping-pong.
 TIMER_BAR = 1.10
 # A parked goroutine may weigh this much: VmRSS + VmPTE with the default stack class.
 PARKED_BAR = 5000
 
-UNITS = {"Parked": "bytes/G"}  # the figure that counts; ns/op of all others
+# Bars for weft alone, whatever Go does: the largest figure in this unit. One row each.
+HOGS = {"ns/op": 1e6, "p99-ns": 4e6, "first-ns": 25e6}
+LIMITS = {
+    "Parked": {"bytes/G": PARKED_BAR},
+    "Syscall": {"over-ns/op": 10},
+    **{f"Hogs{kind}{k}": HOGS for kind in ("Loop", "Strlen", "Malloc", "Regex") for k in (1, 8)},
+    "StopWorld": {"ns/op": 0.3e6, "p99-ns": 3e6},
+}
+# What a row is called beside its workload, where there are several.
+PART = {"ns/op": "p50", "p99-ns": "p99", "first-ns": "first"}
 CALIBRATE_EVERY = 5  # workloads
 CALIBRATIONS = {
     "CalibSwitch": "context switch pair",
@@ -138,6 +150,11 @@ def measure(program, args):
     return rows, header
 
 
+def units_of(name):
+    """The figures of a workload that count."""
+    return list(LIMITS.get(name, {"ns/op": None}))
+
+
 def amount(value, unit):
     """Three or four digits and a unit that fits."""
     if unit == "bytes/G":
@@ -154,10 +171,12 @@ def amount(value, unit):
 class Row:
     """What was measured for one workload at one number of procs."""
 
-    def __init__(self, name, procs, weft, go, plain=()):
-        self.name, self.procs, self.weft, self.go = name, procs, weft, go
+    def __init__(self, name, procs, unit, weft, go, plain=()):
+        self.name, self.procs, self.unit, self.weft, self.go = name, procs, unit, weft, go
         self.plain = plain  # of PingPongTimer: weft's PingPong in the same rounds
-        self.unit = UNITS.get(name, "ns/op")
+
+    def label(self):
+        return f"{self.name} {PART[self.unit]}" if len(LIMITS.get(self.name, ())) > 1 else self.name
 
     def failed(self):
         return not self.weft or not self.go
@@ -173,20 +192,21 @@ class Row:
         """(text of the bar, met: True, False or None where there is none)."""
         if self.failed():
             return "measurement failed", False
-        if self.name == "Parked":
-            return f"{PARKED_BAR} B", self.medians()[0] <= PARKED_BAR
+        if self.name in LIMITS:
+            limit = LIMITS[self.name][self.unit]
+            return amount(limit, self.unit), self.medians()[0] <= limit
         if self.name == "PingPongTimer":
             to_plain = self.medians()[0] / statistics.median(self.plain)
             return f"{TIMER_BAR:.2f} to PingPong (is {to_plain:.2f})", to_plain <= TIMER_BAR
         if self.name not in RATIO or self.procs not in (1, 2):
             return "", None
         bar = RATIO[self.name][self.procs - 1]
-        return f"{bar:.2f}", self.ratio() <= bar
+        return (f"{bar:.2f}", self.ratio() <= bar) if bar else ("", None)
 
     def bar_ratio(self):
         """The bar as a ratio to Go, for the plot."""
-        if self.name == "Parked":
-            return PARKED_BAR / self.medians()[1]
+        if self.name in LIMITS:
+            return LIMITS[self.name][self.unit] / self.medians()[1]
         if self.name in RATIO and self.procs in (1, 2):
             return RATIO[self.name][self.procs - 1]
         return None
@@ -200,10 +220,10 @@ def print_row(row):
     text, met = row.verdict()
     state = {True: "met", False: "MISSED", None: ""}[met]
     if row.failed():
-        print(f"{row.name:<16}{'-':>12}{'-':>12}{'-':>8}  {text}", flush=True)
+        print(f"{row.label():<16}{'-':>12}{'-':>12}{'-':>8}  {text}", flush=True)
         return
     weft, go = row.medians()
-    print(f"{row.name:<16}{amount(weft, row.unit):>12}{amount(go, row.unit):>12}{row.ratio():>8.2f}"
+    print(f"{row.label():<16}{amount(weft, row.unit):>12}{amount(go, row.unit):>12}{row.ratio():>8.2f}"
           f"  {text} {state}".rstrip(), flush=True)
 
 
@@ -234,7 +254,7 @@ def summary(rows):
         if good:
             met += 1
         elif good is False:
-            missed.append(row.name if row.procs == 1 else f"{row.name}-{row.procs}")
+            missed.append(row.label() if row.procs == 1 else f"{row.label()}-{row.procs}")
     text = f"{met} of {met + len(missed)} bars met"
     print("\n" + (f"{text}; missed: {', '.join(missed)}" if missed else text))
     return 1 if missed else 0
@@ -268,8 +288,9 @@ def compare(args):
         print_head(procs)
         for at, name in enumerate(names):
             if at % CALIBRATE_EVERY == 0:
-                calibrate(procs, at)
-            figures = {"weft": [], "go": [], "plain": []}
+                calibrate(procs, sum(r.procs == procs for r in rows))
+            units = units_of(name)
+            figures = {unit: {"weft": [], "go": [], "plain": []} for unit in units}
             sides = [("weft", args.weft, name), ("go", args.go, name)]
             if name == "PingPongTimer":
                 sides.append(("plain", args.weft, "PingPong"))
@@ -280,15 +301,16 @@ def compare(args):
                     got, _ = measure(program,
                                      ["--run", f"^{workload}$", "--procs", str(procs)] + common)
                     progress.show("")
-                    if workload in got:
-                        figures[side].append(got[workload][UNITS.get(workload, "ns/op")])
-                    else:
-                        complete = False
-            if not complete:  # a median of what happened to work would hide it
-                figures = {"weft": [], "go": [], "plain": []}
-            rows.append(Row(name, procs, **figures))
-            print_row(rows[-1])
-        calibrate(procs, len(names))
+                    for unit in units:
+                        if workload in got:
+                            figures[unit][side].append(got[workload][unit])
+                        else:
+                            complete = False
+            for unit in units:
+                # A median of what happened to work would hide what did not.
+                rows.append(Row(name, procs, unit, **(figures[unit] if complete else {"weft": [], "go": []})))
+                print_row(rows[-1])
+        calibrate(procs, sum(r.procs == procs for r in rows))
     return {"machine": machine, "go": go_version, "count": args.count}, rows, calibrations
 
 
@@ -301,9 +323,10 @@ LEFT, WIDTH, TOP, BAR, GAP = 130, 560, 78, 11, 9
 
 def svg(about, rows):
     """Horizontal bars: weft's figure over Go's, one per number of procs, a tick at each target."""
-    rows = [r for r in rows if not r.failed()]
+    # What has a limit of its own may be far from Go on either side: it would hide all others.
+    rows = [r for r in rows if not r.failed() and (r.name not in LIMITS or r.name == "Parked")]
     procs = list(dict.fromkeys(r.procs for r in rows))
-    names = list(dict.fromkeys(r.name for r in rows))
+    names = list(dict.fromkeys(r.label() for r in rows))
     top_ratio = max([1.2] + [r.ratio() + 0.15 for r in rows] +
                     [(r.bar_ratio() or 0) + 0.05 for r in rows])
     group = BAR * len(procs) + GAP
@@ -335,7 +358,7 @@ def svg(about, rows):
                    f'fill="{FAINT}">{k * step:.1f}</text>')
     for at, name in enumerate(names):
         y = TOP + at * group
-        mine = {r.procs: r for r in rows if r.name == name}
+        mine = {r.procs: r for r in rows if r.label() == name}
         out.append(f'<text x="{LEFT - 8}" y="{y + BAR * len(procs) / 2 + 4:.1f}" text-anchor="end" '
                    f'fill="{INK}">{escape(name)}</text>')
         for i, p in enumerate(procs):
@@ -361,7 +384,7 @@ def load(path):
     try:
         with open(path, encoding="utf-8") as f:
             data = json.load(f)
-        rows = [Row(r["name"], r["procs"], r["weft"], r["go"], r["plain"]) for r in data["rows"]]
+        rows = [Row(r["name"], r["procs"], r["unit"], r["weft"], r["go"], r["plain"]) for r in data["rows"]]
         return data["about"], rows, data["calibrations"]
     except OSError as e:
         fail(f"--from: {path}: {e.strerror}")

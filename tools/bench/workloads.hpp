@@ -34,6 +34,21 @@ void select4(Bench& b);
 void ring(Bench& b);
 void sieve(Bench& b);
 
+// blocking.cpp
+void syscall_region(Bench& b);
+void block_50us(Bench& b);
+void block_200us(Bench& b);
+void block_900us(Bench& b);
+void hogs_loop_1(Bench& b);
+void hogs_loop_8(Bench& b);
+void hogs_strlen_1(Bench& b);
+void hogs_strlen_8(Bench& b);
+void hogs_malloc_1(Bench& b);
+void hogs_malloc_8(Bench& b);
+void hogs_regex_1(Bench& b);
+void hogs_regex_8(Bench& b);
+void stop_world(Bench& b);
+
 // timers.cpp
 void ping_pong_timer(Bench& b);
 void select_timeout(Bench& b);
