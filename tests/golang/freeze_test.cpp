@@ -104,6 +104,25 @@ TEST(Freeze, ManyMayWantToStopTheWorldAtOnce) {
   });
 }
 
+TEST(Freeze, AThousandChangesOfProcsAgainstAThousandStops) {
+  in_run({2, 1}, [] {
+    constexpr int kTimes = scaled(1000, 150);
+    const int before = procs();
+    WaitGroup wg;
+    wg.go([] {
+      for (int i = 0; i < kTimes; i++) set_procs(1 + i % 6);
+    });
+    wg.go([] {
+      for (int i = 0; i < kTimes; i++) {
+        gc::stop_world();
+        gc::start_world();
+      }
+    });
+    wg.wait();
+    set_procs(before);
+  });
+}
+
 TEST(Freeze, AtASafepointStopNobodyWithAPRuns) {
   for (int procs : {1, 3}) {
     in_run({procs, 1}, [] {
