@@ -67,6 +67,7 @@ struct alignas(arch::kCacheLine) P {
 
   alignas(arch::kCacheLine) std::atomic<PStatus> status{PStatus::Idle};
   Published<M> m;
+  M* last_m = nullptr;  // that stopped with it: gets it back (sched/world.cpp); under Sched::mu
   std::atomic<bool> let_go{false};  // in Syscall, and sysmon is to pass it on at once
   P* idle_link = nullptr;
   std::uint32_t id = 0;

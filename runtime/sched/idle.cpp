@@ -191,9 +191,14 @@ void push_idle_p(P* pp) {  // mu held
 
 /// Gives `pp` to a sleeping M, or starts one. mu held on entry, released.
 void give_p_locked(P* pp, bool searching) {
-  M* mp = sched.idle_ms;
+  M** at = &sched.idle_ms;
+  if (M* before = std::exchange(pp->last_m, nullptr)) {
+    while (*at && *at != before) at = &(*at)->idle_link;
+    if (!*at) at = &sched.idle_ms;
+  }
+  M* mp = *at;
   if (mp) {
-    sched.idle_ms = mp->idle_link;
+    *at = mp->idle_link;
     sched.idle_ms_count--;
     mp->next_p = pp;
     mp->next_searching = searching;
@@ -272,6 +277,7 @@ G* sleep_until_work(M* mp) {
   if (pp) {
     if (sched.stopping && (peek(pp->attention) & kAttendStop)) {
       unbind_p(mp);
+      pp->last_m = mp;
       pp->status.store(PStatus::Stopped, memory_order_release);  // [p-status]
       pp->attention.fetch_and(~static_cast<std::uint32_t>(kAttendStop), memory_order_relaxed);
       if (--sched.stop_wait == 0) sched.stop_note.wake();

@@ -252,7 +252,12 @@ void commit_yield(M* mp, G* from, void*) {
   }
 }
 
-void commit_preempted(M*, G* from, void*) {
+void commit_preempted(M* mp, G* from, void*) {
+  // For a stop of the world it stays next where it is: it has done nothing wrong, and is hot there.
+  if (peek(mp->p->attention) & kAttendStop) {
+    put_next_here(mp->p, from);
+    return;
+  }
   put_global(from);
   wake_one();
 }

@@ -312,7 +312,7 @@ void give_to_host(M* mp, G* gp);
 void end_locked(M* mp, G* gp);
 /// Starts an M for `pp`. False: the kernel refuses threads; pp is idle then, and sysmon tries again.
 bool start_m(P* pp, bool searching);
-/// Mu held on entry, released: `pp` goes to a sleeping M, or a new one.
+/// Mu held on entry, released: `pp` goes to the M that stopped with it, another sleeping one, or a new one.
 void give_p_locked(P* pp, bool searching);
 void push_idle_p(P* pp);  // mu held
 /// More Ms sleep than can be of use soon. mu held. (threads.cpp)

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <thread>
 
 #include "tests/support/support.hpp"
 
@@ -139,6 +140,38 @@ TEST(Freeze, AtASafepointStopNobodyWithAPRuns) {
       stop = true;
     });
   }
+}
+
+TEST(Freeze, AStopLeavesMostGoroutinesOnTheirThreads) {  // 66
+  in_run({2, 1}, [] {
+    std::atomic<bool> stop{false};
+    std::array<std::atomic<pid_t>, 2> where{};
+    for (auto& w : where)
+      go([&] {
+        while (!stop) {
+          w = thread_now();
+          safepoint();
+        }
+      });
+    // The stopper is a plain thread: it takes no P from them.
+    int same = 0, all = 0;
+    std::thread stopper([&] {
+      for (int i = 0; i < scaled(200, 40); i++) {
+        gc::stop_world();
+        const pid_t before[2] = {where[0], where[1]};
+        gc::start_world();
+        for (auto& w : where) w = 0;
+        for (std::size_t g = 0; g < 2; g++) {
+          eventually([&] { return where[g] != 0; });
+          all++;
+          same += where[g] == before[g];
+        }
+      }
+      stop = true;
+    });
+    blocking([&] { stopper.join(); });
+    EXPECT_GE(same * 4, all * 3) << same << " of " << all;
+  });
 }
 
 TEST(Suspend, OneGoroutineStandsStillWhateverItDoesAndTheOthersRunOn) {
