@@ -1,4 +1,5 @@
-// Waits that a context ends: all of them, at once or when it comes, and never one that has happened.
+// Waits that a context ends: all of them, at once or when it comes, and never one that has happened. And
+// the functions that it starts.
 #include <vector>
 
 #include "tests/support/support.hpp"
@@ -84,6 +85,34 @@ TEST(ContextWait, DeadlineOfTheContextIsItsError) {
     auto [short_, cancel_short] = with_timeout(background(), 1ms);
     EXPECT_EQ(c.recv(short_).status, RecvStatus::Canceled);
     EXPECT_EQ(short_.err(), Errc::deadline_exceeded);
+  });
+}
+
+// A cancel that comes when the wait has looked and is not yet registered.
+TEST(ContextWait, ACancelJustBeforeTheWaitIsNotMissed) {
+  struct LateCancel : CustomContext {
+    mutable CancelFunc cancel;
+    mutable int looks = 0;
+    LateCancel(Context inner, CancelFunc f) : CustomContext(std::move(inner)), cancel(std::move(f)) {}
+    std::error_code err() const override {
+      if (looks++ > 0) return inner().err();
+      cancel();
+      return {};
+    }
+  };
+  each_run([] {
+    auto late = [] {
+      auto [inner, f] = with_cancel(background());
+      return Context(std::make_shared<LateCancel>(inner, f));
+    };
+    Chan<int> c = make_chan<int>();
+    Mutex mu;
+    std::lock_guard held{mu};
+    EXPECT_EQ(sleep_for(late(), 1h), Errc::canceled);
+    EXPECT_EQ(c.recv(late()).status, RecvStatus::Canceled);
+    EXPECT_EQ(c.send(late(), 1), Errc::canceled);
+    EXPECT_EQ(mu.lock(late()), Errc::canceled);
+    std::thread([&] { EXPECT_EQ(c.recv(late()).status, RecvStatus::Canceled); }).join();
   });
 }
 
@@ -192,6 +221,85 @@ TEST(WaitGroup, TimedAndContextWaits) {
     go_parked("sync.WaitGroup.Wait", [&, ctx = ctx] { EXPECT_FALSE(wg.wait(ctx)); });
     wg.done();
     EXPECT_TRUE(settle(1, kPatience));
+  });
+}
+
+TEST(ContextAfterFunc, RunsOnceTheContextIsDone) {  // 138
+  each_run([] {
+    auto [c, cancel] = with_cancel(background());
+    Chan<uint64_t> ran = make_chan<uint64_t>(10);
+    after_func(c, [ran] { ran.send(goid()); });
+    auto stop = after_func(c, [](Chan<uint64_t> to, int n) { to.send(static_cast<uint64_t>(-n)); }, ran, 1);
+    for (int i = 0; i < 10; i++) yield();
+    EXPECT_EQ(ran.len(), 0u);
+    cancel();
+    std::vector<uint64_t> got{*ran.recv(), *ran.recv()};
+    EXPECT_TRUE(got[0] != goid() && got[1] != goid());
+    EXPECT_FALSE(stop());
+    after_func(c, [ran] { ran.send(1); });  // done already
+    EXPECT_EQ(*ran.recv(), 1u);
+    auto [t, cancel_t] = with_timeout(background(), 1ms);
+    after_func(t, [ran] { ran.send(2); });
+    EXPECT_EQ(*ran.recv(), 2u);
+    auto [p, cancel_p] = with_cancel(background());
+    auto [child, cancel_child] = with_cancel(p);
+    after_func(child, [ran] { ran.send(3); });
+    cancel_p();
+    EXPECT_EQ(*ran.recv(), 3u);
+  });
+}
+
+TEST(ContextAfterFunc, StoppedOneDoesNotRun) {  // 138
+  each_run([] {
+    auto [c, cancel] = with_cancel(background());
+    auto held = std::make_shared<int>(0);
+    std::atomic<int> ran{0};
+    auto stop = after_func(c, [&ran, held] { ran += 100; });
+    auto other = after_func(c, [&ran] { ran++; });
+    EXPECT_TRUE(stop());
+    EXPECT_EQ(held.use_count(), 1) << "what it captured is let go at once";
+    EXPECT_FALSE(stop());
+    cancel();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(ran.load(), 1);
+    EXPECT_FALSE(other());
+    auto never = after_func(background(), [&ran] { ran = 1000; });
+    EXPECT_TRUE(never());
+    EXPECT_FALSE(never());
+  });
+}
+
+TEST(ContextAfterFunc, RunsThoughAllHandlesAreDropped) {
+  each_run([] {
+    Chan<int> ran = make_chan<int>(2);
+    {
+      auto [c, cancel] = with_timeout(background(), 2ms);
+      cancel.detach();
+      after_func(c, [ran] { ran.send(1); });
+    }
+    EXPECT_EQ(*ran.recv(), 1);
+    {
+      auto [c, cancel] = with_cancel(background());
+      after_func(c, [ran] { ran.send(2); });
+    }
+    EXPECT_EQ(*ran.recv(), 2);
+  });
+}
+
+TEST(ContextAfterFunc, EitherStoppedOrRunNeverBoth) {
+  each_run([] {
+    for (int i = 0; i < scaled(2000, 200); i++) {
+      auto [c, cancel] = with_cancel(background());
+      std::atomic<int> ran{0};
+      auto stop = after_func(c, [&ran] { ran++; });
+      std::atomic<int> stopped{0};
+      WaitGroup wg;
+      wg.go([&, cancel = cancel] { cancel(); });
+      wg.go([&] { stopped = stop(); });
+      wg.wait();
+      EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_EQ(ran + stopped, 1);
+    }
   });
 }
 
