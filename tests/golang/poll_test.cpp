@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 void want_this_one() { rt::current_g()->preempt.store(1, std::memory_order_relaxed); }
 bool wanted() { return rt::peek(rt::current_g()->preempt) != 0; }
 
-TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {
+TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {  // 47, 49 in flagged code
   in_run({1, 1}, [] {
     for (int round = 0; round < 3; round++) {
       std::atomic<bool> flag{false};
