@@ -31,7 +31,7 @@ struct SafepointsOnly {
   ~SafepointsOnly() { ::unsetenv("WEFT_DEBUG"); }
 };
 
-TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {
+TEST(Poll, ASpinLoopWithoutACallIsSwitchedOut) {  // 47, 49 in flagged code
   SafepointsOnly only;
   in_run({1, 1}, [] {
     for (int round = 0; round < 3; round++) {

@@ -27,10 +27,24 @@ void passed_on() { use(&tv); weft::yield(); use(&tv); }
 int memory_clobber() { x++; weft::yield(); asm volatile("" ::: "memory"); return ++x; }
 void use(std::thread::id);
 void thread_id() { use(std::this_thread::get_id()); weft::yield(); use(std::this_thread::get_id()); }
+int own_pointer(int n) { int s = 0; for (int* p = a; n-- > 0; p++) { s += *p; weft::yield(); } return s; }
+int in_a_switch(int k) {
+  errno = 5;
+  switch (k) {
+    case 0: use(&k); use(nullptr); break;
+    case 1: use(nullptr); weft::yield(); break;
+    case 2: use(nullptr); use(&k); break;
+    case 3: use(nullptr); use(nullptr); break;
+    case 4: use(&k); use(&k); break;
+    case 5: use(&k); use(nullptr); use(&k); break;
+  }
+  return errno;
+}
 [[gnu::noinline]] static void deeper() { weft::yield(); use(nullptr); }
 int yield_below() { errno = 5; deeper(); return errno; }
 // Never:
 int external_thread_local() { ext++; weft::yield(); return ++ext; }
+void external_passed_on() { use(&ext); weft::yield(); use(&ext); }
 int* place();  // an accessor that the compiler cannot look into
 int accessor() { ++*place(); weft::yield(); return ++*place(); }
 int errno_before() { errno = 0; use(nullptr); int e = errno; weft::yield(); return e; }
@@ -52,18 +66,19 @@ expect_rows() {  # expect_rows WANTED COMPILER FLAG...
   found=$(found_in "$@") || { echo "$found"; return 1; }
   [ "$found" = "$wanted " ] || { echo "$*: found $found"; echo "instead of $wanted"; cat "$scratch/out"; return 1; }
 }
-kept_always="array_in_a_loop errno_in_a_loop errno_twice"
+kept_always="array_in_a_loop errno_in_a_loop errno_twice in_a_switch"
 gccs_pie_code_keeps_errno_arrays_and_addresses() {
-  expect_rows "$kept_always passed_on thread_id yield_below" g++ -fPIE
+  expect_rows "$kept_always own_pointer passed_on thread_id yield_below" g++ -fPIE &&
+    expect_rows "$kept_always own_pointer passed_on thread_id yield_below" g++ -fno-pie
 }
 gccs_pic_code_keeps_every_thread_local() {
-  expect_rows "$kept_always memory_clobber passed_on scalar thread_id two_scalars yield_below" g++ -fPIC
+  expect_rows "$kept_always memory_clobber own_pointer passed_on scalar thread_id two_scalars yield_below" g++ -fPIC
 }
 clangs_pie_code_keeps_errno_and_addresses() {
-  [ -z "$clang" ] || expect_rows "errno_in_a_loop errno_twice passed_on thread_id yield_below" "$clang" -fPIE
+  [ -z "$clang" ] || expect_rows "errno_in_a_loop errno_twice in_a_switch own_pointer passed_on thread_id yield_below" "$clang" -fPIE
 }
 clangs_pic_code_keeps_every_thread_local() {
-  [ -z "$clang" ] || expect_rows "errno_in_a_loop errno_twice memory_clobber passed_on scalar thread_id two_scalars yield_below" \
+  [ -z "$clang" ] || expect_rows "errno_in_a_loop errno_twice in_a_switch memory_clobber own_pointer passed_on scalar thread_id two_scalars yield_below" \
     "$clang" -fPIC
 }
 the_header_cures_errno() {
