@@ -18,6 +18,7 @@
 //            aside (start_special) instead of running it.
 // Left out   Threads that are not the runtime's: they run no goroutine.
 // Orders     [freeze] seq_cst as above; release by the handler when it stands, acquire by the freezer: it sees the registers.
+//            [status] see core/g.hpp. [depth] see preempt.cpp. [run-state] see lifecycle.cpp.
 #include <weft/gc_hook.hpp>
 #include <weft/panic.hpp>
 
