@@ -161,6 +161,12 @@ TEST(Context, AChildThatEndsLeavesItsParent) {  // 132
       after_func(root, [weak] {})();
     }
     EXPECT_EQ(weak.use_count(), 1) << "a stopped function is still held";
+    for (int i = 0; i < 10; i++) {
+      auto [c, cancel] = with_cancel(with_value(root, kHeld, weak));
+      cancel.detach();
+      after_func(c, [] {})();
+    }
+    EXPECT_EQ(weak.use_count(), 1) << "a stopped function still holds its context";
     auto [c, cancel] = with_cancel(root);
     cancel_root();
     expect_ended(c);
