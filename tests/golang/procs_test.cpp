@@ -307,6 +307,21 @@ TEST(Procs, WhatSetProcsSaysOutlivesAFollowerThatIsUnderWay) {
       defaults());
 }
 
+TEST(Procs, AreTheCpusWhenNoFileCanBeRead) {
+  for (uint64_t n = 1; n <= 4; n++) {
+    rt::fault_install({{rt::Call::ReadFile, n, rt::FaultRule::kForEver, EACCES}});
+    const int got = procs_by_default();
+    const bool asked = rt::fault_calls(rt::Call::ReadFile) >= n;
+    rt::fault_restore();
+    EXPECT_GE(got, 1);
+    EXPECT_LE(got, arch::allowed_cpus());
+    if (n == 1) {
+      EXPECT_TRUE(asked);
+      EXPECT_EQ(got, arch::allowed_cpus());
+    }
+  }
+}
+
 TEST(Procs, TheKernelsOwnFilesAreRead) {
   // Whatever this machine says: no more than its CPUs, and the same twice.
   const int n = procs_by_default();
