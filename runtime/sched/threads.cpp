@@ -150,10 +150,11 @@ void* m_main(void* arg) {
   return nullptr;
 }
 
-/// Whoever starts a thread hands its state on.
+/// Whoever starts a thread hands its state on. Without sysmon there is nobody else to do it.
 bool in_a_clean_state() {
+  if (!sysmon_running() && !sysmon_start()) return true;
   const M* mp = current_m();
-  return mp ? mp->bound == Bound::No : on_sysmon() || !sysmon_running() || sched.ms_count == 0;
+  return mp ? mp->bound == Bound::No : on_sysmon() || sched.ms_count == 0;
 }
 
 }  // namespace
