@@ -22,7 +22,17 @@
 namespace weft::rt {
 namespace {
 
+constexpr std::int64_t kRetry = 10'000'000;
+
 bool ending() { return sched.state.load(memory_order_acquire) == RunState::Ending; }  // [run-state]
+
+/// Until somebody wakes this M. The kernel may have refused all threads, sysmon's too: then nobody but us can try again.
+void sleep_for_turn(M* mp) {
+  Asleep asleep(mp);
+  while (!sysmon_running() && !mp->note.sleep_until(arch::clock_now() + kRetry)) sysmon_start();
+  mp->note.sleep();
+  mp->note.clear();
+}
 
 void give_back_p(M* mp) {
   P* pp = mp->p;
@@ -49,11 +59,7 @@ G* only_locked(M* mp) {
     if (ending()) return nullptr;
     // With this P given back everybody may be asleep, and nobody else about to look.
     if (sched.idle_ps_count.load(memory_order_seq_cst) == peek(sched.procs)) check_all_asleep();  // [idle] see idle.cpp
-    {
-      Asleep asleep(mp);
-      mp->note.sleep();
-    }
-    mp->note.clear();
+    sleep_for_turn(mp);
     if (ending()) return nullptr;
     P* pp = std::exchange(mp->next_p, nullptr);
     if (!pp) continue;
