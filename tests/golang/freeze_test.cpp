@@ -77,7 +77,9 @@ TEST(Freeze, APlainThreadFreezesARuntimeThatSleepsAndOneThatWorks) {
     });
   for (int i = 0; i < scaled(300, 50); i++) {
     ASSERT_TRUE(gc::freeze_world());
-    if (i % 30 == 0) EXPECT_TRUE(stands_still(n));
+    if (i % 30 == 0) {
+      EXPECT_TRUE(stands_still(n));
+    }
     gc::thaw_world();
   }
   stop = true;
