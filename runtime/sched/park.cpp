@@ -161,9 +161,11 @@ void fire_timeout(TimerNode* t, std::uint64_t ticket, std::int64_t) {
 void commit_timed(M* mp, G* from, void* arg) {
   // The G may run again as soon as the timer is armed or the lock released, so nothing of it is read after either.
   auto* lock = static_cast<SpinLock*>(arg);
-  (void)mp;
+  const std::int64_t due = from->timer.when;
   timer_arm(&from->timer);
   if (lock) lock->unlock();
+  // Straight to another G, which may never come to a safepoint: sysmon is to look in time. (Through g0: find_work() says so.)
+  if (!mp->curg->system && WEFT_UNLIKELY(due < sysmon_next_look() - kTimerSlack)) sysmon_wake();
 }
 
 void leave_queue(WaitNode* n) {
