@@ -6,7 +6,7 @@
 // A P         is taken from the idle ones; if there is none the G goes back to the global queue, and the next M that finds it hands
 //             its own P over (start_special), as to a thread that is locked to its goroutine. It may be another of the host's
 //             that is found first: then that one runs, and the first comes by the list.
-// Locks       Sched::mu guards host_pending and host_waits.
+// Locks       Sched::mu guards host_pending, host_waits and host_fd.
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -21,14 +21,14 @@
 namespace weft::rt {
 namespace {
 
-void ring_the_bell() {
+void ring_the_bell(int fd) {
   const std::uint64_t one = 1;
-  if (sched.host_fd >= 0 && ::write(sched.host_fd, &one, sizeof one) < 0) return;  // it rings already
+  if (fd >= 0 && ::write(fd, &one, sizeof one) < 0) return;  // it rings already
 }
 
-void silence_the_bell() {
+void silence_the_bell(int fd) {
   std::uint64_t n;
-  if (sched.host_fd >= 0 && ::read(sched.host_fd, &n, sizeof n) < 0) return;  // it did not ring
+  if (fd >= 0 && ::read(fd, &n, sizeof n) < 0) return;  // it did not ring
 }
 
 /// Runs `gp` on the host's thread until it leaves. False: the run ends.
@@ -73,10 +73,11 @@ void host_loop_stop() {
 int host_loop_fd() {
   sched.mu.lock();
   if (sched.host_fd < 0) sched.host_fd = arch::kernel.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  const int fd = sched.host_fd;
   const bool rings = sched.host_pending.first != nullptr;
   sched.mu.unlock();
-  if (rings) ring_the_bell();
-  return sched.host_fd;
+  if (rings) ring_the_bell(fd);
+  return fd;
 }
 
 void give_to_host(M* mp, G* gp) {
@@ -90,14 +91,15 @@ void give_to_host(M* mp, G* gp) {
     return;
   }
   sched.host_pending.push(gp);
+  const int fd = sched.host_fd;
   sched.mu.unlock();
-  ring_the_bell();
+  ring_the_bell(fd);
 }
 
 int host_loop_run() {
   if (current_m()) fatalf("weft: run_main_pending called inside a goroutine");
   M* mp = sched.host_m;
-  silence_the_bell();
+  silence_the_bell(sched.host_fd);  // only this thread makes it
   sched.mu.lock();
   GList todo = std::exchange(sched.host_pending, GList{});
   sched.mu.unlock();
