@@ -26,15 +26,22 @@ constexpr std::size_t kRemembered = 10'000;
 /// sysmon's alone: goroutine and function.
 std::set<std::pair<std::uint64_t, std::string>>* told = nullptr;
 
+/// All that the report needs: the goroutine may have ended when it is written.
 struct Look {
   Frames frames;
   std::uint64_t id = 0;
+  std::uint64_t parent = 0;
+  const void* site = nullptr;
+  char name[128] = "";
 };
 
 /// On sysmon, while the goroutine's thread stands still: allocates nothing.
 void take_stack(G* gp, const void* ucontext, void* arg) {
   auto* look = static_cast<Look*>(arg);
   look->id = gp->id;
+  look->parent = gp->parent;
+  look->site = shown_site(gp);
+  if (gp->extra) look->name[gp->extra->spawn.name.copy(look->name, sizeof look->name - 1)] = 0;
   const StackSlot* s = gp->stack;
   if (!s) return;
   const arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(s->lo), reinterpret_cast<std::uintptr_t>(s->lo) + s->bytes(), true};
@@ -53,7 +60,7 @@ void report_overrun(M* mp, G* gp, std::int64_t ran_ns) {
   OverrunReport r;
   r.id = look.id;
   r.ran = std::chrono::milliseconds(ran_ns / 1'000'000);
-  if (gp->extra) r.name = gp->extra->spawn.name;
+  r.name = look.name;
   StringSink out(&r.text, std::size_t{1} << 16);
   out << "goroutine ";
   out.dec(r.id);
@@ -66,7 +73,7 @@ void report_overrun(M* mp, G* gp, std::int64_t ran_ns) {
   out << " ms without a safepoint; its thread goes on without a P\n";
   const PrintOptions options{.cache = &cache};
   print_frames(out, frames, options);
-  print_created_by(out, shown_site(gp), gp->parent, options);
+  print_created_by(out, look.site, look.parent, options);
   if (sched.config->on_overrun)
     sched.config->on_overrun(r);
   else

@@ -225,7 +225,6 @@ void collect_own_frames(Frames* out) { arch::walk_here(take_frame, out); }
 bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames* out) {
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
   const StackSlot* stack = gp->stack;
-  const arch::Context ctx = gp->ctx;
   if (s == GStatus::Dead || !gp->started || !stack) return false;
   const arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
   if (s == GStatus::Syscall) {
@@ -235,7 +234,9 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
     arch::walk_from(mp->call, false, bounds, rules, take_frame, out);
     return out->count > 0;
   }
-  if ((s != GStatus::Waiting && s != GStatus::Runnable) || !ctx) return false;
+  if (s != GStatus::Waiting && s != GStatus::Runnable) return false;
+  const arch::Context ctx = gp->ctx;
+  if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
   char probe[128];
   if (at < bounds.lo || at >= bounds.hi || (checked && !arch::read_checked(ctx, probe, sizeof probe))) return false;
