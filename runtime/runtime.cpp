@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <mutex>
 
@@ -60,6 +61,16 @@ void remove_reports(bool in_run) {
   hogs_remove();
   overflow_remove();
   reports_remove();
+}
+
+bool open_crash_output(const Config& c, std::string* why) {
+  if (c.crash_output.empty() || set_crash_file(c.crash_output.c_str())) return true;
+  *why = "weft: Config::crash_output = " + c.crash_output + ": cannot be written: " + std::generic_category().message(errno);
+  return false;
+}
+
+void close_crash_output(const Config& c) {
+  if (!c.crash_output.empty()) set_crash_fd(-1);
 }
 
 [[noreturn]] void leave_now(int result) {
@@ -112,7 +123,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
     emit("\n");
     ::_exit(2);
   }
-  if (c.use_env && !fault_from_env(&why)) {
+  if (!open_crash_output(c, &why) || (c.use_env && !fault_from_env(&why))) {
     emit(why.c_str());
     emit("\n");
     ::_exit(2);
@@ -149,6 +160,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
   remove_reports(true);
   sched_shutdown();
   set_log_sink({});
+  close_crash_output(c);
   taken.store(false, memory_order_release);  // [run-state]
   return result;
 }
@@ -171,6 +183,7 @@ std::error_code Runtime::start() {
   Config c = config_;
   std::string why;
   auto give_up = [&](std::error_code e) {
+    close_crash_output(c);
     set_log_sink({});
     taken.store(false, memory_order_release);  // [run-state]
     return e;
@@ -180,6 +193,11 @@ std::error_code Runtime::start() {
     log_warn("%s", why.c_str() + (why.rfind("weft: ", 0) == 0 ? 6 : 0));
     log_flush();
     return give_up(e);
+  }
+  if (!open_crash_output(c, &why)) {
+    log_warn("%s", why.c_str() + 6);
+    log_flush();
+    return give_up(Errc::bad_config);
   }
   install_reports(c, false);
   if (const std::error_code e = sched_boot(c, false)) {
@@ -250,6 +268,7 @@ StopResult Runtime::stop_ns(std::int64_t drain_ns) {
   log_flush();
   if (debug_has(*sched.config, "leaks") && !r.abandoned.empty()) report_leaks();
   remove_reports(false);
+  close_crash_output(*sched.config);
   sched_shutdown();
   set_log_sink({});
   running_ = false;

@@ -1,5 +1,7 @@
-/// weft/defer.hpp: Go's defer as RAII.
+/// weft/defer.hpp: Go's defer as RAII. What a ported function needs, with recover and Go's exact order, is weft::func (frame.hpp).
 #pragma once
+
+#include <weft/frame.hpp>
 
 #include <exception>
 #include <type_traits>

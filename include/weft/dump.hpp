@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <system_error>
 
 namespace weft {
 
@@ -14,5 +15,10 @@ std::string dump_goroutines();
 /// exits with 2, as Go does; under Runtime nothing is installed unless asked for here. Returns false if the handler
 /// cannot be installed.
 bool dump_on_signal(int signo);
+
+/// From here on the report of a process that dies (uncaught panic, fatal error, deadlock, stack overflow, SIGQUIT in run()) goes to
+/// `fd` too, beside stderr: a file, or a pipe to a monitor. `fd` is duplicated; -1 ends it. Config::crash_output does this for
+/// a path. Threads: any, but one at a time. Errors: those of dup(2). Go: debug.SetCrashOutput.
+std::error_code set_crash_output(int fd);
 
 }  // namespace weft

@@ -3,6 +3,7 @@
 
 #include <weft/detail/closure.hpp>
 #include <weft/detail/poll_cpu.hpp>
+#include <weft/local.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@ enum class Hibernate : std::uint8_t { Default, Off, Auto, On };
 /// What to know about a goroutine before it starts. All members have defaults.
 struct Spawn {
   std::string name = {};  ///< stands in dumps and reports
+  /// Stand in dumps. A goroutine that it starts has them too; where both give a key, the new one's counts. Go: pprof labels.
   std::vector<std::pair<std::string, std::string>> labels = {};
   Stack stack = Stack::Growable;
   std::size_t stack_bytes = 0;  ///< 0: Config::stack_bytes; rounded up to a class, at most 1 GiB

@@ -3,6 +3,7 @@
 
 #include <any>
 #include <concepts>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <source_location>
@@ -10,6 +11,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace weft {
 
@@ -21,9 +23,13 @@ struct PanicState {
   std::any value;
   std::string message;
   bool runtime_error = false;
+  std::uint64_t raised_by = 0;             // goroutine; 0: a plain thread, or nobody yet
+  std::vector<std::uintptr_t> raised_at;   // return addresses, innermost first
 };
 
-[[noreturn]] void throw_panic(std::shared_ptr<const PanicState> state);
+[[noreturn]] void throw_panic(std::shared_ptr<PanicState> state);
+[[noreturn]] void throw_again(const Panic& p);
+struct PanicAccess;
 std::string describe_unknown(const std::type_info& type);
 
 template <class T>
@@ -48,32 +54,54 @@ std::string describe(const T& v) {
 /// it was thrown, with the stack intact, and the exit status is 2.
 class Panic : public std::exception {
  public:
-  explicit Panic(std::shared_ptr<const detail::PanicState> state) : state_(std::move(state)) {}
+  /// `original`: what was thrown, if it was something else (Frame::recover()).
+  explicit Panic(std::shared_ptr<const detail::PanicState> state, std::exception_ptr original = {})
+      : state_(std::move(state)), original_(std::move(original)) {}
   const char* what() const noexcept override { return state_->message.c_str(); }
-  /// The value given to panic(), if it was a T.
+  /// The value given to panic(), if it was a T; of another exception, the object that was thrown, if it is a T.
   template <class T>
   const T* value() const {
-    return std::any_cast<T>(&state_->value);
+    if (const T* v = std::any_cast<T>(&state_->value)) return v;
+    if constexpr (!std::is_same_v<T, Panic> && std::is_object_v<T>) {
+      if (original_ && !state_->value.has_value()) {
+        try {
+          std::rethrow_exception(original_);
+        } catch (const T& object) {
+          return &object;  // original_ keeps it
+        } catch (...) {
+        }
+      }
+    }
+    return nullptr;
   }
   /// True for the runtime's own: send on closed channel, negative WaitGroup counter, ...
   bool is_runtime_error() const noexcept { return state_->runtime_error; }
+  /// What was thrown, for std::rethrow_exception.
+  std::exception_ptr exception() const { return original_ ? original_ : std::make_exception_ptr(*this); }
 
  private:
+  friend struct detail::PanicAccess;
   std::shared_ptr<const detail::PanicState> state_;
+  std::exception_ptr original_;
 };
 
-/// Throws Panic with `v`, any copyable value.
-/// Order: the traceback is taken when it is raised. Go: panic(v); recover is `catch (const weft::Panic&)`.
+/// Throws Panic with `v`, any copyable value. A Panic is thrown again as it is ("[recovered, repanicked]" in reports).
+/// Cost:  a walk of the stack for the report, beside the throw: microseconds.
+/// Go:    panic(v); recover is `catch (const weft::Panic&)`, or Frame::recover().
 template <class T>
 [[noreturn]] void panic(T&& v) {
   using V = std::decay_t<T>;
-  auto state = std::make_shared<detail::PanicState>();
-  if constexpr (std::is_convertible_v<const V&, std::string_view>)
-    state->value = std::string(std::string_view(v));
-  else
-    state->value = v;
-  state->message = detail::describe(static_cast<const V&>(v));
-  detail::throw_panic(std::move(state));
+  if constexpr (std::is_same_v<V, Panic>) {
+    detail::throw_again(v);
+  } else {
+    auto state = std::make_shared<detail::PanicState>();
+    if constexpr (std::is_convertible_v<const V&, std::string_view>)
+      state->value = std::string(std::string_view(v));
+    else
+      state->value = v;
+    state->message = detail::describe(static_cast<const V&>(v));
+    detail::throw_panic(std::move(state));
+  }
 }
 
 /// Ends the process with "fatal error: MESSAGE", the stacks and exit status 2. Nobody can recover from it.

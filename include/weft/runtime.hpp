@@ -56,7 +56,7 @@ struct OverrunReport {
 };
 
 /// Every member before `use_env` has a WEFT_* variable that overrides it: WEFT_PROCS, WEFT_SEED, WEFT_STACK_BYTES,
-/// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK.
+/// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK, WEFT_CRASH_OUTPUT.
 /// A value outside its range or an unknown word is an error (run(): one line and exit status 2).
 struct Config {
   int procs = 0;                       ///< goroutines that run at once; 0: as set_default_procs() says. At most 1024
@@ -72,6 +72,7 @@ struct Config {
   /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs())
   std::string debug = {};
   Traceback traceback = Traceback::Single;
+  std::string crash_output = {};       ///< file to which the report of a process that dies is appended, beside stderr; empty: none
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
   std::function<void(LogLevel, std::string_view)> log = {};  ///< default: stderr. Called on runtime threads
   std::function<void(const StuckReport&)> on_stuck = {};     ///< called on a runtime thread, without a goroutine

@@ -12,10 +12,12 @@
 #include <weft/err_group.hpp>
 #include <weft/error.hpp>
 #include <weft/fd.hpp>
+#include <weft/frame.hpp>
 #include <weft/gc_hook.hpp>
 #include <weft/go.hpp>
 #include <weft/hooks.hpp>
 #include <weft/latch.hpp>
+#include <weft/local.hpp>
 #include <weft/mutex.hpp>
 #include <weft/once.hpp>
 #include <weft/panic.hpp>

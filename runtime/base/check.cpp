@@ -30,6 +30,7 @@ void fatalf(const char* format, ...) {
   va_start(args, format);
   std::vsnprintf(text, sizeof text, format, args);
   va_end(args);
+  emit_as_crash();
   emit("fatal error: ");
   emit(text);
   emit("\n");

@@ -211,6 +211,7 @@ std::error_code apply_env(Config& config, std::string* why) {
       config.debug = v;
     }
     word_from(check, "WEFT_TRACEBACK", kTracebacks, &config.traceback);
+    if (const char* v = variable("WEFT_CRASH_OUTPUT")) config.crash_output = v;
     if (check.failed()) return check.result();
   }
   return check_config(config, why);

@@ -17,12 +17,23 @@
 #include <typeinfo>
 #include <utility>
 
+#include "arch/unwind.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/lock.hpp"
+#include "runtime/sched/unwind.hpp"
+
+namespace weft::detail {
+
+struct PanicAccess {
+  static const std::shared_ptr<const PanicState>& state(const Panic& p) { return p.state_; }
+};
+
+}  // namespace weft::detail
 
 namespace weft::rt {
 namespace {
 
+constexpr std::size_t kRaisedMost = 128;  // frames that a Panic keeps
 constexpr std::size_t kSlots = 64;
 constexpr std::size_t kDepth = 4;
 
@@ -63,7 +74,72 @@ void remember(const std::shared_ptr<const detail::PanicState>& state) {
   t.lock.unlock();
 }
 
+template <class T>
+void of_number(const char* type, T v, Described* m) {
+  m->text = std::string(type) + "(" + std::to_string(v) + ")";
+}
+
+void describe(const std::exception_ptr& e, Described* m) {
+  try {
+    std::rethrow_exception(e);
+  } catch (const Panic& p) {
+    m->is_panic = true;
+    m->text = p.what();
+  } catch (const UnwindToken&) {
+    m->is_token = true;
+    m->text = "goexit cannot unwind a noexcept function";
+  } catch (const std::exception& x) {
+    const char* what = x.what();
+    m->text = what && *what ? what : detail::describe_unknown(typeid(x));
+  } catch (const char* s) {
+    m->text = s ? s : "nil";
+  } catch (const std::string& s) {
+    m->text = s;
+  } catch (int v) {
+    of_number("int", v, m);
+  } catch (unsigned v) {
+    of_number("unsigned", v, m);
+  } catch (long v) {
+    of_number("long", v, m);
+  } catch (unsigned long v) {
+    of_number("unsigned long", v, m);
+  } catch (double v) {
+    of_number("double", v, m);
+  } catch (bool v) {
+    m->text = v ? "bool(true)" : "bool(false)";
+  } catch (...) {
+    const std::type_info* type = abi::__cxa_current_exception_type();
+    m->text = type ? detail::describe_unknown(*type) : "an exception that is not of C++";
+  }
+}
+
 }  // namespace
+
+Described describe_exception(const std::exception_ptr& e) {
+  Described d;
+  if (e)
+    describe(e, &d);
+  else
+    d.text = "an exception that is not of C++";
+  return d;
+}
+
+std::shared_ptr<const detail::PanicState> panic_state_in(const std::exception_ptr& e) {
+  if (!e) return nullptr;
+  try {
+    std::rethrow_exception(e);
+  } catch (const Panic& p) {
+    return detail::PanicAccess::state(p);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+std::shared_ptr<const detail::PanicState> panic_state_for(const std::exception_ptr& e) {
+  auto state = std::make_shared<detail::PanicState>();
+  state->message = describe_exception(e).text;
+  return state;
+}
 
 PanicsUnderWay panics_under_way(std::uint64_t id) {
   PanicsUnderWay found;
@@ -96,9 +172,22 @@ void fatal(std::string_view message) { rt::fatalf("%.*s", static_cast<int>(messa
 
 namespace detail {
 
-void throw_panic(std::shared_ptr<const PanicState> state) {
+void throw_panic(std::shared_ptr<PanicState> state) {
+  state->raised_by = goid();
+  arch::walk_here(
+      [](std::uintptr_t pc, bool, void* at) {
+        auto* pcs = static_cast<std::vector<std::uintptr_t>*>(at);
+        pcs->push_back(pc);
+        return pcs->size() < rt::kRaisedMost;
+      },
+      &state->raised_at);
   rt::remember(state);
   throw Panic(std::move(state));
+}
+
+void throw_again(const Panic& p) {
+  rt::remember(PanicAccess::state(p));
+  throw Panic(p);
 }
 
 std::string describe_unknown(const std::type_info& type) {

@@ -4,6 +4,8 @@
 #include <weft/panic.hpp>
 
 #include <cstdint>
+#include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +13,20 @@ namespace weft::rt {
 
 /// Throws Panic with Go's text; Panic::is_runtime_error() is true.
 [[noreturn]] void panic_runtime(const char* message);
+
+/// What an exception says.
+struct Described {
+  std::string text;
+  bool is_panic = false;
+  bool is_token = false;  // goexit's, which met a noexcept function
+};
+/// Runs user code (what()), which may use the runtime.
+Described describe_exception(const std::exception_ptr& e);
+
+/// Of a Panic; null: it is something else.
+std::shared_ptr<const detail::PanicState> panic_state_in(const std::exception_ptr& e);
+/// The same, made for what is something else.
+std::shared_ptr<const detail::PanicState> panic_state_for(const std::exception_ptr& e);
 
 /// The message of a detail::PanicState as Panic::what() gives it, for reports.
 struct PanicsUnderWay {

@@ -21,11 +21,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "arch/context.hpp"
 #include "arch/eh_globals.hpp"
 #include "arch/sanitizer.hpp"
 #include "runtime/base/atomic.hpp"
+#include "runtime/core/local.hpp"
 #include "runtime/core/stack.hpp"
 #include "runtime/core/timer_heap.hpp"
 #include "runtime/core/waiter.hpp"
@@ -33,6 +35,7 @@
 namespace weft::rt {
 
 struct M;
+struct Thrown;
 
 enum class GStatus : std::uint8_t { Dead, Runnable, Running, Syscall, Waiting };
 const char* status_text(GStatus s);
@@ -44,9 +47,11 @@ enum GStart : std::uint8_t {
   kSpecial,  // the same, but not by just anybody: only g0 starts it (sched/locked.cpp)
 };
 
-/// What few Gs have: a name, labels, attributes of their stack, a thread of their own.
+/// What few Gs have: a name, labels, attributes of their stack, values of their own, a thread of their own.
 struct GExtra {
   Spawn spawn = {};
+  std::unique_ptr<Locals> locals = {};
+  Thrown* thrown = nullptr;  // block/thrown.hpp
   std::uint32_t locks = 0;  // lock_os_thread() calls that are not undone
   M* locked_m = nullptr;
   // --- suspended (sched/freeze.cpp); changed with the world stopped, but for `aside` ---
@@ -54,6 +59,9 @@ struct GExtra {
   std::uint8_t started_before = kFresh;
   bool aside = false;          // runnable, found in a queue and kept out of it
   M* stands = nullptr;         // it was running: on this thread
+
+  /// A goroutine that it starts gets something of it.
+  bool hands_on() const { return !spawn.labels.empty() || (locals && locals->hands_on()); }
 };
 
 struct alignas(arch::kCacheLine) G {

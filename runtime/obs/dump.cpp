@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <new>
@@ -175,6 +176,7 @@ void on_late(int) {
   if (tries.fetch_add(1, memory_order_relaxed) == 0) {
     listen_for_alarm();
     set_alarm(1);
+    emit_as_crash();
     emit("SIGQUIT: quit\n\n[the runtime does not answer: states only]\n");
     g_table_each(
         [](G* gp, void*) {
@@ -193,6 +195,7 @@ void on_late(int) {
 // On sysmon's thread.
 void dump_and_quit() {
   sched.panicking.store(true, memory_order_relaxed);
+  emit_as_crash();
   EmitSink out;
   out << "SIGQUIT: quit\n";
   out.flush();
@@ -241,6 +244,11 @@ std::string dump_goroutines() {
   rt::dump_to(out, &first);
   if (first && !text.empty()) text.erase(0, 1);  // the empty line before the first one
   return text;
+}
+
+std::error_code set_crash_output(int fd) {
+  if (rt::set_crash_fd(fd)) return {};
+  return {errno, std::generic_category()};
 }
 
 bool dump_on_signal(int signo) {

@@ -145,7 +145,10 @@ WEFT_NO_SANITIZE void on_report_stack(arch::Transfer) {
 void become_reporter() {
   const int me = arch::thread_id();
   int none = 0;
-  if (reporter.compare_exchange_strong(none, me, memory_order_relaxed)) return;
+  if (reporter.compare_exchange_strong(none, me, memory_order_relaxed)) {
+    emit_as_crash();
+    return;
+  }
   if (none == me) {
     emit("\n[another fault while reporting]\n");
     ::_exit(2);

@@ -20,17 +20,24 @@
 #include <new>
 #include <string>
 #include <typeinfo>
+#include <vector>
 
+#include "arch/gate.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/emit.hpp"
 #include "runtime/block/panic.hpp"
+#include "runtime/block/thrown.hpp"
 #include "runtime/obs/dump.hpp"
 #include "runtime/obs/room.hpp"
+#include "runtime/obs/throw_hook.hpp"
 #include "runtime/obs/traceback.hpp"
 #include "runtime/sched/sched.hpp"
 #include "runtime/sched/unwind.hpp"
 
 namespace weft::rt {
+
+ThrowTraceFn throw_trace = nullptr;
+
 namespace {
 
 std::terminate_handler previous = nullptr;
@@ -56,54 +63,32 @@ volatile bool describing = false;     // user code runs: what()
 // ---- what was thrown -----------------------------------------------------------------------------------------------
 
 struct Message {
-  std::string text;
-  std::string first;     // of the exception that was unwinding when a Defer threw; with `chained`
-  bool chained = false;
+  std::string text;  // what UncaughtReport says
   bool is_panic = false;
-  bool is_token = false;  // goexit met a noexcept function
+  std::vector<std::string> lines;  // the list of panics, oldest first, as it is printed
 };
 
-template <class T>
-void of_number(const char* type, T v, Message* m) {
-  m->text = std::string(type) + "(" + std::to_string(v) + ")";
-}
-
-/// Runs user code, which may use the runtime: Stack: G, its own.
+/// Runs user code: what() of everything in the list.
 void describe(const std::exception_ptr& e, Message* m) {
   if (!e) {
     m->text = "terminate called without an active exception";
+    m->lines.push_back(m->text);
     return;
   }
-  try {
-    std::rethrow_exception(e);
-  } catch (const Panic& p) {
-    m->is_panic = true;
-    m->text = p.what();
-  } catch (const UnwindToken&) {
-    m->is_token = true;
-    m->text = "goexit cannot unwind a noexcept function";
-  } catch (const std::exception& x) {
-    const char* what = x.what();
-    m->text = what && *what ? what : detail::describe_unknown(typeid(x));
-  } catch (const char* s) {
-    m->text = s ? s : "nil";
-  } catch (const std::string& s) {
-    m->text = s;
-  } catch (int v) {
-    of_number("int", v, m);
-  } catch (unsigned v) {
-    of_number("unsigned", v, m);
-  } catch (long v) {
-    of_number("long", v, m);
-  } catch (unsigned long v) {
-    of_number("unsigned long", v, m);
-  } catch (double v) {
-    of_number("double", v, m);
-  } catch (bool v) {
-    m->text = v ? "bool(true)" : "bool(false)";
-  } catch (...) {
-    const std::type_info* type = abi::__cxa_current_exception_type();
-    m->text = type ? detail::describe_unknown(*type) : "an exception that is not of C++";
+  const std::vector<ThrownEntry> list = thrown_list(e);
+  for (std::size_t i = 0; i < list.size(); i++) {
+    const bool last = i + 1 == list.size();
+    const Thrown* t = list[i].thrown;
+    const Described d = describe_exception(last ? e : t->exception);
+    if (last) {
+      m->text = d.text;
+      m->is_panic = d.is_panic;
+    }
+    if (t && t->goexit && !last) continue;
+    if (i > 0 && list[i - 1].repanicked) continue;  // said already
+    std::string line = d.text;
+    if (t && t->recovered) line += list[i].repanicked ? " [recovered, repanicked]" : " [recovered]";
+    m->lines.push_back(std::move(line));
   }
 }
 
@@ -112,24 +97,60 @@ void look_for_the_first(const G* gp, Message* m) {
   PanicsUnderWay under_way = panics_under_way(gp->id);
   if (!under_way.defer_failed) return;
   if (m->is_panic && !under_way.messages.empty()) under_way.messages.pop_back();
-  if (!under_way.messages.empty()) {
-    m->chained = true;
-    m->first = under_way.messages.back();
-  } else if (!gp->unwinding) {
-    m->chained = true;
-    m->first = "(an exception that was unwinding)";
-  }
+  std::string first;
+  if (!under_way.messages.empty())
+    first = under_way.messages.back();
+  else if (!gp->unwinding)
+    first = "(an exception that was unwinding)";
+  else
+    return;
+  m->lines.insert(m->lines.end() - 1, std::move(first));
 }
 
 void print_message(Sink& out, const Message& m) {
-  if (m.chained) {
-    out << "panic: ";
-    out.indented(m.first);
-    out << "\n\t";
+  for (std::size_t i = 0; i < m.lines.size(); i++) {
+    out << (i > 0 ? "\tpanic: " : "panic: ");
+    out.indented(m.lines[i]);
+    out << "\n";
   }
-  out << "panic: ";
-  out.indented(m.text);
-  out << "\n";
+}
+
+// ---- where it was thrown -------------------------------------------------------------------------------------------
+
+/// The frames of the throw, if they are not this stack's any more: the exception has been thrown again.
+struct ThrowPoint {
+  std::uint64_t goid = 0;  // 0: none
+  Frames frames;
+};
+
+/// The second frame is looked for, too: the first may be a function that many call.
+bool stands(const std::uintptr_t* raised, std::size_t n, const FrameList& own) {
+  for (std::size_t i = 0; i + 1 < own.kept; i++)
+    if (own.pcs[i] == raised[0] - 1 && (n < 2 || own.pcs[i + 1] == raised[1] - 1)) return true;
+  return false;
+}
+
+void find_throw_point(const std::exception_ptr& e, const G* gp, const FrameList& own, ThrowPoint* out) {
+  constexpr std::size_t kMost = 64;
+  std::uintptr_t found[kMost];
+  const std::uintptr_t* pcs = found;
+  std::size_t n = 0;
+  std::uint64_t by = gp->id;
+  const Thrown* t = newest_thrown();
+  const auto state = panic_state_in(e);
+  if (t && !t->handling && t->exception == e && !t->trace.empty()) {
+    pcs = t->trace.data();
+    n = t->trace.size();
+  } else if (state) {
+    pcs = state->raised_at.data();
+    n = state->raised_at.size();
+    by = state->raised_by;
+  } else if (e && throw_trace) {
+    n = throw_trace(arch::object_in(e), e.__cxa_exception_type(), found, kMost, &by);
+  }
+  if (n == 0 || by == 0 || (by == gp->id && stands(pcs, n, own))) return;
+  out->goid = by;
+  for (std::size_t i = 0; i < n; i++) out->frames.add(pcs[i], false);
 }
 
 // ---- the panic -----------------------------------------------------------------------------------------------------
@@ -153,6 +174,7 @@ void claim(G* gp) {
 [[noreturn]] void report_panic(G* gp) {
   sched.panicking.store(true, memory_order_relaxed);
   claim(gp);
+  emit_as_crash();
   Frames own;
   collect_own_frames(&own);
 
@@ -164,6 +186,9 @@ void claim(G* gp) {
   describe(thrown, &m);
   describing = false;
   look_for_the_first(gp, &m);
+  const FrameList here = own.list();
+  ThrowPoint origin;
+  find_throw_point(thrown, gp, here, &origin);
 
   const Traceback level = traceback_level();
   const bool wants_text = sched.config && sched.config->on_uncaught;
@@ -176,7 +201,13 @@ void claim(G* gp) {
     if (level == Traceback::None) return;
     out << "\n";
     const PrintOptions options{.system = level >= Traceback::System};
-    print_current(out, gp, own.list(), options);
+    print_current(out, gp, origin.goid == gp->id ? origin.frames.list() : here, options);
+    if (origin.goid && origin.goid != gp->id) {
+      out << "\nraised by goroutine ";
+      out.dec(origin.goid);
+      out << ":\n";
+      print_frames(out, origin.frames.list(), options);
+    }
   });
   if (level >= Traceback::All) print_all_others(wants_text ? &text : nullptr);
   end_patience();

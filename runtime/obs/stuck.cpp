@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/emit.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/obs/dump.hpp"
@@ -164,6 +165,7 @@ void explain(Sink& out, const std::vector<G*>& all) {
 [[noreturn]] void report_and_leave(const char* headline) {
   sched.panicking.store(true, memory_order_relaxed);
   begin_patience([] { leave_with_2(); });
+  emit_as_crash();
   EmitSink out;
   out << "fatal error: " << headline << "\n";
   out.flush();

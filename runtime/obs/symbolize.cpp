@@ -61,7 +61,7 @@ constexpr std::string_view kHiddenFunctions[] = {
     "weft::rt::",         "weft::arch::",      "weft::detail::",     "weft::go<",           "weft::try_go<",
     "weft::run<",         "weft::panic<",      "weft::fatal(",       "weft::Runtime::go",   "weft::Chan<",         "weft::BasicChan<",
     "weft::SendChan<",    "weft::RecvChan<",   "weft::select",       "weft::Selector::",    "weft::blocking<",
-    "weft::SyscallRegion::", "weft::await<",   "weft::AwaitGate",    "weft::yield(",        "weft::goexit(",
+    "weft::func<", "weft::Frame<", "weft::SyscallRegion::", "weft::await<",   "weft::AwaitGate",    "weft::yield(",        "weft::goexit(",
     "weft::sleep_for<",   "weft::sleep_until<", "weft::wait_fd(",    "weft::dump_goroutines(", "weft::WaitGroup::",
     "weft::Mutex::",          "weft::Resume<",      "std::terminate(",   "std::rethrow_exception(", "std::invoke<",  "std::__invoke",
     "std::apply<",        "std::__apply_impl<", "std::_Function_handler<", "std::function<", "__cxxabiv1::", "__cxa_throw(",
@@ -71,7 +71,7 @@ constexpr std::string_view kHiddenFunctions[] = {
 // Of calls that were inlined, whose names may lack their namespaces.
 constexpr std::string_view kHiddenFiles[] = {
     "/weft/go.hpp",     "/weft/chan.hpp",     "/weft/select.hpp",   "/weft/runtime.hpp", "/weft/panic.hpp",
-    "/weft/await.hpp",  "/weft/mutex.hpp",    "/weft/wait_group.hpp", "/weft/defer.hpp", "/weft/blocking.hpp", "/weft/time.hpp",     "/weft/fd.hpp",      "/weft/test.hpp",
+    "/weft/await.hpp",  "/weft/mutex.hpp",    "/weft/wait_group.hpp", "/weft/defer.hpp", "/weft/frame.hpp", "/weft/blocking.hpp", "/weft/time.hpp",     "/weft/fd.hpp",      "/weft/test.hpp",
     "/weft/detail/closure.hpp", "/weft/detail/element.hpp", "/weft/detail/clock.hpp", "/weft/detail/poll_cpu.hpp",
     "/weft/detail/poll_x86_64.hpp", "/weft/detail/poll_generic.hpp", "/bits/invoke.h", "/bits/std_function.h", "/functional", "/tuple",
 };

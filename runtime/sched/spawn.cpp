@@ -12,7 +12,9 @@
 //            Runtime) sees what the others did.
 #include <weft/panic.hpp>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -123,6 +125,7 @@ void run_closure(G* gp) {
     token.arrived = true;
     gp->unwound = true;
   }
+  if (WEFT_UNLIKELY(gp->extra != nullptr) && gp->extra->locals) gp->extra->locals->end();
   Inside::go_in(gp);
   // It came to its end although it was being unwound: whoever caught the token has kept it alive (std::exception_ptr).
   if (WEFT_UNLIKELY(gp->unwinding) && !gp->unwound && sched.state.load(memory_order_acquire) == RunState::Running)  // [run-state] see lifecycle.cpp
@@ -301,6 +304,19 @@ WEFT_ALWAYS_INLINE bool place_closure(G* gp, std::size_t size, std::size_t align
   return gp->closure != nullptr;
 }
 
+/// What it starts gets something of it.
+WEFT_ALWAYS_INLINE bool hands_on(const G* gp) { return WEFT_UNLIKELY(gp->extra != nullptr) && gp->extra->hands_on(); }
+
+/// Labels that the new one does not give itself.
+void add_labels(Spawn* spawn, const Spawn& from) {
+  const auto own = static_cast<std::ptrdiff_t>(spawn->labels.size());
+  for (const auto& label : from.labels) {
+    const auto end = spawn->labels.begin() + own;
+    if (std::none_of(spawn->labels.begin(), end, [&](const auto& l) { return l.first == label.first; }))
+      spawn->labels.push_back(label);
+  }
+}
+
 void drop_g(G* gp) {
   scrub(gp);
   M* mp = current_m();
@@ -319,16 +335,21 @@ namespace weft::detail {
 using namespace rt;
 
 NewG new_goroutine(std::size_t size, std::size_t align) {
-  Inside inside;
-  M* mp = inside.m;
-  G* gp = WEFT_LIKELY(mp && mp->p) ? take_free(mp->p) : new_g_elsewhere();
-  if (WEFT_UNLIKELY(!gp)) fatalf("out of memory: no descriptor for a goroutine");
-  gp->stack_cls = sched.default_stack_cls;
-  if (WEFT_UNLIKELY(!place_closure(gp, size, align))) {
-    drop_g(gp);
-    throw std::bad_alloc();
+  {
+    Inside inside;
+    M* mp = inside.m;
+    if (WEFT_LIKELY(!mp || !hands_on(mp->curg))) {
+      G* gp = WEFT_LIKELY(mp && mp->p) ? take_free(mp->p) : new_g_elsewhere();
+      if (WEFT_UNLIKELY(!gp)) fatalf("out of memory: no descriptor for a goroutine");
+      gp->stack_cls = sched.default_stack_cls;
+      if (WEFT_UNLIKELY(!place_closure(gp, size, align))) {
+        drop_g(gp);
+        throw std::bad_alloc();
+      }
+      return {to_public(gp), gp->closure};
+    }
   }
-  return {to_public(gp), gp->closure};
+  return new_goroutine_with(Spawn{}, size, align, false);  // outside: copies what users have made
 }
 
 NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack) {
@@ -339,6 +360,25 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
   if (spawn.main_thread && sched.in_run)
     panic("weft: Spawn::main_thread in run(): goroutine 1 is on its thread, and stays there with lock_os_thread()");
+  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread;
+  const G* self = current_g();
+  const G* parent = self && hands_on(self) ? self : nullptr;
+  std::unique_ptr<GExtra> extra;
+  if (!plain || parent) {
+    try {
+      extra.reset(new GExtra{.spawn = spawn});
+      if (parent) {
+        add_labels(&extra->spawn, parent->extra->spawn);
+        if (parent->extra->locals && parent->extra->locals->hands_on()) {
+          extra->locals = std::make_unique<Locals>();
+          extra->locals->inherit(*parent->extra->locals);
+        }
+      }
+    } catch (const std::bad_alloc&) {
+      if (must_have_stack) return {nullptr, nullptr};
+      throw;
+    }
+  }
   Inside inside;
   M* mp = inside.m;
   G* gp = mp && mp->p ? take_free(mp->p) : new_g_elsewhere();
@@ -346,10 +386,9 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     if (must_have_stack) return {nullptr, nullptr};
     fatalf("out of memory: no descriptor for a goroutine");
   }
-  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread;
   gp->stack_cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
   try {
-    if (!plain) gp->extra = new GExtra{.spawn = spawn};
+    gp->extra = extra.release();
     if (spawn.main_thread) {
       gp->extra->locks = 1;  // never undone
       gp->extra->locked_m = sched.host_m;

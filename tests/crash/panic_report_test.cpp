@@ -1,6 +1,10 @@
 // What an uncaught panic leaves behind: one report, made where it was thrown, and exit status 2.
+#include <unistd.h>
+
 #include <csignal>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -454,6 +458,54 @@ TEST(PanicReport, InWaitGroupGoNeverLetsTheWaiterGoOn) {  // 126
     EXPECT_EQ(c.status, 2) << c.report();
     EXPECT_TRUE(c.says("panic: in the body")) << c.report();
   }
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(PanicReport, IsAppendedToTheCrashOutputToo) {
+  const std::string path = testing::TempDir() + "weft-crash-output-" + std::to_string(::getpid());
+  ::unlink(path.c_str());
+  const ChildOptions options{.env = {"WEFT_CRASH_OUTPUT=" + path}};
+  const Child panics = child([] {
+    run([] {
+      std::fputs("not of the report\n", stderr);
+      panic("for the file");
+    });
+  }, options);
+  EXPECT_EQ(panics.status, 2) << panics.report();
+  EXPECT_EQ("not of the report\n" + text_of(path), panics.err);
+  const std::string first = text_of(path);
+  const Child stuck = child([] { run([] { make_chan<int>().send(1); }); }, options);
+  EXPECT_EQ(stuck.status, 2) << stuck.report();
+  EXPECT_EQ(text_of(path), first + stuck.err);
+  const Child quiet = child([] { run([] {}); }, options);
+  EXPECT_EQ(quiet.status, 0) << quiet.report();
+  EXPECT_EQ(text_of(path), first + stuck.err);
+  ::unlink(path.c_str());
+  const Child refused = child([] { run([] {}); }, {.env = {"WEFT_CRASH_OUTPUT=/nowhere/at/all"}});
+  EXPECT_EQ(refused.status, 2) << refused.report();
+  EXPECT_TRUE(refused.says("crash_output")) << refused.report();
+}
+
+TEST(PanicReport, GoesToTheCrashOutputsDescriptor) {
+  const Child c = child([] {
+    static int ends[2];
+    if (::pipe(ends) != 0 || set_crash_output(ends[1])) return 1;
+    ::close(ends[1]);
+    Runtime rt{{.on_uncaught = [](const UncaughtReport&) {
+      char text[64] = "";
+      const ssize_t n = ::read(ends[0], text, sizeof text - 1);  // it is there already
+      ::_exit(n > 0 && std::string(text).rfind("panic: for the pipe\n", 0) == 0 ? 7 : 1);
+    }}};
+    if (rt.start()) return 3;
+    rt.go([] { panic("for the pipe"); });
+    for (;;) ::pause();
+    return 1;
+  });
+  EXPECT_EQ(c.status, 7) << c.report();
 }
 
 }  // namespace

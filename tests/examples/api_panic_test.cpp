@@ -1,5 +1,4 @@
-// The API by example, "Panic, defer, recover" without Frame: each line as a user writes it, and
-// run.
+// The API by example, "Panic, defer, recover": each line as a user writes it, and run.
 #include <string>
 
 #include <gtest/gtest.h>
@@ -53,6 +52,23 @@ TEST(Api, Defer) {
       EXPECT_TRUE(mu.try_lock());
       mu.unlock();
     }
+  });
+}
+
+int f() {
+  return weft::func<int>([&](weft::Frame<int>& f) -> int {
+    f.defer([&] { if (std::optional<weft::Panic> p = f.recover()) f.result = -1; });
+    risky();
+    return 0;
+  });
+}
+
+TEST(Api, FunctionWithAFrame) {
+  weft::run([] {
+    EXPECT_EQ(f(), -1);
+    int order = 0;
+    weft::func([&](weft::Frame<>& f) { f.defer([&] { order = 1; }); });
+    EXPECT_EQ(order, 1);
   });
 }
 

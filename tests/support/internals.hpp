@@ -4,6 +4,7 @@
 #include "arch/cgroup.hpp"
 #include "arch/clock.hpp"
 #include "arch/context.hpp"
+#include "arch/gate.hpp"
 #include "arch/interrupt.hpp"
 #include "arch/kernel.hpp"
 #include "arch/signal.hpp"
