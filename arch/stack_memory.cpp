@@ -92,6 +92,21 @@ int open_holes() {
   return -1;
 }
 
+bool allow_access(char* lo, std::size_t bytes) { return kernel.mprotect(lo, bytes, PROT_READ | PROT_WRITE) == 0; }
+
+char* map_chunk(std::size_t bytes, bool huge) {
+  void* p = kernel.mmap(nullptr, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  char* raw = static_cast<char*>(p);
+  char* at = reinterpret_cast<char*>((reinterpret_cast<std::uintptr_t>(raw) + bytes - 1) & ~(bytes - 1));
+  if (at > raw) kernel.munmap(raw, static_cast<std::size_t>(at - raw));
+  if (at + bytes < raw + 2 * bytes) kernel.munmap(at + bytes, static_cast<std::size_t>(raw + 2 * bytes - (at + bytes)));
+  if (huge) kernel.madvise(at, bytes, MADV_HUGEPAGE);
+  return at;
+}
+
+void unmap_chunk(char* chunk, std::size_t bytes) { kernel.munmap(chunk, bytes); }
+
 void close_holes(int fd) { ::close(fd); }
 
 bool register_holes(int fd, char* lo, std::size_t bytes) {

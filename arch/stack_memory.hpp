@@ -28,10 +28,15 @@ void release_range(char* lo, std::size_t bytes);
 /// Gives the pages back; the range reads as zeroes afterwards (of a hole range: has to be filled again).
 bool empty_range(char* lo, std::size_t bytes);
 
+/// `bytes` (a power of two) of zeroes at a multiple of their size, on huge pages if `huge`; null: refused.
+char* map_chunk(std::size_t bytes, bool huge);
+void unmap_chunk(char* chunk, std::size_t bytes);
+
 bool install_guard(char* lo, std::size_t bytes);
 /// install_guard works here and guards.
 bool probe_install_guard();
 bool deny_access(char* lo, std::size_t bytes);
+bool allow_access(char* lo, std::size_t bytes);
 
 /// A userfaultfd in SIGBUS mode, or -1.
 int open_holes();

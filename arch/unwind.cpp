@@ -41,10 +41,10 @@ constexpr std::size_t kFramesMax = 1'000'000;
 WEFT_NO_SANITIZE bool load(const StackBounds& b, std::uintptr_t at, std::uintptr_t* out) {
   if (at < b.lo || at > b.hi - sizeof *out || at % sizeof *out != 0) return false;
   if (!b.checked) {
-    *out = *reinterpret_cast<const volatile std::uintptr_t*>(at);
+    *out = *reinterpret_cast<const volatile std::uintptr_t*>(at + static_cast<std::uintptr_t>(b.shift));
     return true;
   }
-  return read_checked(reinterpret_cast<const void*>(at), out, sizeof *out);
+  return read_checked(reinterpret_cast<const void*>(at + static_cast<std::uintptr_t>(b.shift)), out, sizeof *out);
 }
 
 // ---- reading the tables --------------------------------------------------------------------------------------------

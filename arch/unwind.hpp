@@ -42,6 +42,7 @@ struct StackBounds {
   std::uintptr_t lo = 0;
   std::uintptr_t hi = 0;
   bool checked = false;
+  std::ptrdiff_t shift = 0;  // the bytes of address a are at a + shift: a stack that has been copied elsewhere
 };
 
 /// Copies `n` bytes from an address that may not be mapped. One kernel call. False: it cannot be read.

@@ -22,6 +22,7 @@ enum class Rank : std::uint8_t {
   Poller,   // descriptors' waiters
   Sched,    // Sched::mu: idle lists, global queue
   GTable,   // descriptor slabs
+  RunSlots, // slots of copyable stacks
   Stacks,   // central stack lists
   Log,
 };

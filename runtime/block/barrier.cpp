@@ -22,7 +22,7 @@ struct BarrierImpl {
   static Outcome wait(Barrier* self, std::uint64_t phase, const Limit& limit) {
     SCHED_POINT("barrier wait");
     BarrierImpl b(*self);
-    prepare_wait(current_g(), limit);
+    prepare_wait(current_g(), limit, self);
     b.guard.lock();
     if (self->phase_ != phase) {
       b.guard.unlock();

@@ -16,6 +16,7 @@
 
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/context.hpp"
+#include "runtime/block/peer_cell.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/sched/switch.hpp"
 
@@ -100,11 +101,24 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(M* mp, ChanCore* c, void* elem) {
   return Attempt::WouldBlock;
 }
 
+/// Of a goroutine on a copyable stack, whose cell a peer could not reach. Apart: it makes a frame larger.
+WEFT_NOINLINE Outcome park_copyable(ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline, WaitNode*& node) {
+  Waiter* w = my_waiter();
+  PeerCell cell(w->g(), elem, c->size, reason == WaitReason::ChanSend);
+  node = plain_node(w, deadline != kNever);
+  node->elem = cell.get();
+  q.push(node, &c->lock);
+  const Outcome o = wait_on(w, node->ticket, reason, c, &c->lock, deadline);
+  cell.arrived(node->success);
+  return o;
+}
+
 /// Queues the caller in `q` and parks. Lock held on entry, released.
 WEFT_ALWAYS_INLINE Outcome park_in(M* mp, ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline,
                                    WaitNode*& node) {
   G* gp = mp ? static_cast<G*>(mp->curg) : nullptr;
   const bool on_g = gp && !gp->system;
+  if (WEFT_UNLIKELY(on_g && gp->started != kStarted) && is_copyable(gp)) return park_copyable(c, q, elem, reason, deadline, node);
   Waiter* w = WEFT_LIKELY(on_g) ? &gp->waiter : my_waiter();
   const std::uint64_t ticket = w->begin();
   node = &w->node;
@@ -301,13 +315,16 @@ namespace {
 /// Queues the caller and parks, within a context. The lock is held on entry, released; without a channel: for ever.
 Outcome park_within(ChanCore* c, WaitQueue* q, void* elem, WaitReason reason, const Limit& limit, WaitNode*& node) {
   Waiter* w = my_waiter();
+  PeerCell cell(w->g(), elem, c ? c->size : 0, reason == WaitReason::ChanSend);
   node = plain_node(w, limit.any());
-  node->elem = elem;
+  node->elem = cell.get();
   if (c)
     q->push(node, &c->lock);
   else
     node->racy = true;
-  return wait_within(w, node->ticket, reason, c, c ? &c->lock : nullptr, limit);
+  const Outcome o = wait_within(w, node->ticket, reason, c, c ? &c->lock : nullptr, limit);
+  cell.arrived(node->success);
+  return o;
 }
 
 }  // namespace

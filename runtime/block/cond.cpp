@@ -30,7 +30,7 @@ struct CondImpl {
 
   CondEnd wait(Cond* self, void* lock, CondLock kind, const Limit& limit) {
     SCHED_POINT("cond wait");
-    prepare_wait(current_g(), limit);
+    prepare_wait(current_g(), limit, self);
     Waiter* w = my_waiter();
     WaitNode* n = plain_node(w, limit.any());
     n->index = kInPlace;

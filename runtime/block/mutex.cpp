@@ -60,7 +60,7 @@ struct MutexImpl {
   /// `resumed`: the caller's node, which a Cond has moved into the queue and an unlock has woken.
   Outcome lock(Mutex* self, const Limit& limit, const WaitNode* resumed = nullptr) {
     SCHED_POINT("mutex lock");
-    prepare_wait(rt::current_g(), limit);
+    prepare_wait(rt::current_g(), limit, self);
     std::int64_t started = 0;
     bool starving = false;
     std::uint32_t mine = 0;  // kWoken while this caller is the one that is on its way

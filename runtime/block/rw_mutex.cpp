@@ -114,7 +114,7 @@ struct RwMutexImpl {
   /// Wake: locked. Else what the limit says.
   Outcome lock(RwMutex* self, const Limit& limit) {
     SCHED_POINT("rw mutex lock");
-    prepare_wait(rt::current_g(), limit);
+    prepare_wait(rt::current_g(), limit, self);
     guard.lock();
     for (;;) {
       std::uint32_t w = peek(word);
@@ -153,7 +153,7 @@ struct RwMutexImpl {
   /// The caller is counted.
   Outcome lock_shared(RwMutex* self, const Limit& limit) {
     SCHED_POINT("rw mutex read lock");
-    prepare_wait(rt::current_g(), limit);
+    prepare_wait(rt::current_g(), limit, self);
     rt::Outside outside(rt::current_m());
     guard.lock();
     for (;;) {

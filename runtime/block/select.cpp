@@ -11,6 +11,8 @@
 // Choice     Uniform among the ready ones: reservoir of size one over the ready set.
 #include <weft/select.hpp>
 
+#include <memory>
+
 #include <poll.h>
 
 #include <algorithm>
@@ -22,6 +24,7 @@
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/block/panic.hpp"
+#include "runtime/block/peer_cell.hpp"
 #include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -171,6 +174,7 @@ struct Wait {
   std::uint64_t ticket;
   std::int64_t deadline = kNever;
   bool has_fd = false;
+  PeerCell* cells = nullptr;  // of a goroutine on a copyable stack: one per case
 };
 
 // In random order unless prioritized: of a channel's nodes in one queue the first is the one that fires.
@@ -199,6 +203,10 @@ void enqueue_all(Wait& wt, bool shuffle) {
     node->elem = s.elem;
     if (is_chan(s)) {
       ChanCore* c = core_of(s.chan);
+      if (WEFT_UNLIKELY(wt.cells != nullptr)) {
+        wt.cells[i].use(wt.w->g(), s.elem, c->size, s.kind == CaseKind::Send);
+        node->elem = wt.cells[i].get();
+      }
       (s.kind == CaseKind::Send ? c->senders : c->receivers).push(node, &c->lock);
     }
   }
@@ -344,6 +352,8 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
   G* const gp = current_g();
   WaitNode* const nodes = nodes_for(gp, static_cast<std::uint32_t>(n));  // may allocate: not under locks
   if (M* mp = gp ? current_m() : nullptr) mp->commit_locks.reserve(static_cast<std::size_t>(n));
+  std::unique_ptr<PeerCell[]> cells;
+  if (WEFT_UNLIKELY(gp && gp->started != kStarted) && is_copyable(gp)) cells.reset(new PeerCell[static_cast<std::size_t>(n)]);
   LockSet locks(cases, n);
   ReadySet sure(prioritized, n);
   locks.lock();
@@ -366,12 +376,13 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
   // 3. park
   outside.leave();
   if (gp) gp->nodes_count = static_cast<std::uint16_t>(n);
-  Wait wt{.cases = cases, .n = n, .w = my_waiter(), .nodes = nodes, .ticket = 0, .deadline = deadline, .has_fd = has_fd};
+  Wait wt{.cases = cases, .n = n, .w = my_waiter(), .nodes = nodes, .ticket = 0, .deadline = deadline, .has_fd = has_fd, .cells = cells.get()};
   wt.ticket = wt.w->begin();
   enqueue_all(wt, !prioritized && locks.repeats());
   const Outcome o = gp ? park_g(wt, locks, has_any ? WaitReason::Select : WaitReason::SelectNoCases) : block_thread(wt, locks);
   if (o == Outcome::Timeout) return timeout;
   const int i = static_cast<int>(wt.w->fired);
+  if (WEFT_UNLIKELY(cells != nullptr)) cells[static_cast<std::size_t>(i)].arrived(wt.nodes[i].success);
   if (cases[i].kind == CaseKind::Recv) cases[i].ok = wt.nodes[i].success;
   if (cases[i].kind == CaseKind::Send && !wt.nodes[i].success) panic_runtime("send on closed channel");
   return i;

@@ -61,7 +61,7 @@ struct SemaphoreImpl {
   /// Wake: acquired. Else what the limit says.
   Outcome acquire(Semaphore* self, std::int64_t n, const Limit& limit) {
     SCHED_POINT("semaphore acquire");
-    prepare_wait(current_g(), limit);
+    prepare_wait(current_g(), limit, self);
     Waiter* w = my_waiter();
     if (n > size) {
       // Never: it must not hold up those that can be served.

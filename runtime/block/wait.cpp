@@ -3,6 +3,10 @@
 // Orders     [runnext] see core/p.hpp; [idle] see sched/idle.cpp.
 #include "runtime/block/wait.hpp"
 
+#include <string>
+
+#include "runtime/block/panic.hpp"
+
 namespace weft::rt {
 namespace {
 
@@ -96,6 +100,13 @@ void wake_before_park(Waiter* w) {
   if (!old) return;
   put_back(pp, old);
   if (sched.idle_ps_count.load(memory_order_seq_cst) != 0) wake_one();  // [idle]
+}
+
+void panic_own_stack(const G* gp) {
+  const std::string text = "weft: goroutine " + std::to_string(gp->id) +
+                           " waits on an object on its own copyable stack, where nobody can reach it meanwhile: put it on the heap "
+                           "(std::make_shared), or start the goroutine without Stack::Copyable";
+  panic_runtime(text.c_str());
 }
 
 void cancel_waits(CancelSource& source) {

@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "runtime/block/queue.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -39,9 +40,14 @@ struct Limit {
   bool any() const { return deadline != kNever || source; }
 };
 
-/// Call it before the object's lock is taken: may allocate.
-inline void prepare_wait(G* gp, const Limit& limit) {
+[[noreturn]] void panic_own_stack(const G* gp);
+
+/// Call it before the object's lock is taken: may allocate. Panics if `object`, what is waited on, lies on the caller's own copyable
+/// stack: nobody could reach it there meanwhile.
+inline void prepare_wait(G* gp, const Limit& limit, const void* object = nullptr) {
   if (limit.source) nodes_for(gp, 1);
+  if (WEFT_UNLIKELY(gp && gp->started != kStarted) && is_copyable(gp) && object >= gp->stack->lo && object < gp->stack->hi)
+    panic_own_stack(gp);
 }
 
 /// wait_on() with a limit; the caller has called prepare_wait() and still keeps the source alive.

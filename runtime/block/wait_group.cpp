@@ -83,7 +83,7 @@ Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, const
   std::uint64_t s = g.state.load(memory_order_acquire);  // [wait-group]
   if (s == 0 && !g.guard.held()) return Outcome::Wake;
   if (limit.deadline != kNever && limit.deadline <= arch::clock_now() && s >> 32 != 0) return Outcome::Timeout;
-  prepare_wait(current_g(), limit);
+  prepare_wait(current_g(), limit, self);
   g.guard.lock();
   s = peek(g.state);
   for (;;) {

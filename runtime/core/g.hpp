@@ -83,7 +83,10 @@ struct alignas(arch::kCacheLine) G {
   arch::Context ctx = nullptr;
   arch::EhGlobals eh;
   StackSlot* stack = nullptr;
-  M* m = nullptr;  // while Running or Syscall
+  union {
+    M* m = nullptr;  // while Running or Syscall
+    void* block;     // of a copyable one that does not run: where it has been copied to; null: it lies in its slot
+  };
   const weft::detail::ClosureOps* ops = nullptr;
 
   // --- birth: one line more for a small closure ---

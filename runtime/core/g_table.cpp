@@ -7,12 +7,10 @@
 //            and each end of a run makes all other descriptors new.
 #include "runtime/core/g.hpp"
 
-#include <sys/mman.h>
-
 #include <new>
 #include <vector>
 
-#include "arch/kernel.hpp"
+#include "arch/stack_memory.hpp"
 #include "runtime/base/check.hpp"
 
 namespace weft::rt {
@@ -33,22 +31,16 @@ Table table;
 
 // One more slab, aligned so that huge pages fit. False: refused.
 bool grow() {
-  void* p = arch::kernel.mmap(nullptr, 2 * kSlabBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) return false;
-  char* raw = static_cast<char*>(p);
-  char* at = reinterpret_cast<char*>((reinterpret_cast<std::uintptr_t>(raw) + kSlabBytes - 1) & ~(kSlabBytes - 1));
-  if (at > raw) arch::kernel.munmap(raw, static_cast<std::size_t>(at - raw));
-  if (at + kSlabBytes < raw + 2 * kSlabBytes)
-    arch::kernel.munmap(at + kSlabBytes, static_cast<std::size_t>(raw + 2 * kSlabBytes - (at + kSlabBytes)));
   // The first slab stays on small pages: a small program should not pay 2 MiB for ten goroutines.
-  if (!table.slabs.empty()) arch::kernel.madvise(at, kSlabBytes, MADV_HUGEPAGE);
+  char* at = arch::map_chunk(kSlabBytes, !table.slabs.empty());
+  if (!at) return false;
   try {
     // Giving back must never fail: room for all of them, in steps that double.
     const std::size_t all = (table.slabs.size() + 1) * kPerSlab;
     if (table.free.capacity() < all) table.free.reserve(all * 2);
     table.slabs.push_back(at);
   } catch (const std::bad_alloc&) {
-    arch::kernel.munmap(at, kSlabBytes);
+    arch::unmap_chunk(at, kSlabBytes);
     return false;
   }
   table.carved = 0;
@@ -126,7 +118,7 @@ void g_table_reset(bool keep) {
         table.free.push_back(::new (at) G);
       }
   } else {
-    for (char* s : table.slabs) arch::kernel.munmap(s, kSlabBytes);
+    for (char* s : table.slabs) arch::unmap_chunk(s, kSlabBytes);
     table.slabs.clear();
     table.slabs.shrink_to_fit();
     table.carved = 0;

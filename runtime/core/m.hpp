@@ -19,6 +19,7 @@
 namespace weft::rt {
 
 struct P;
+struct RunSlot;
 
 /// What an M may run.
 enum class Bound : std::uint8_t {
@@ -54,6 +55,7 @@ struct alignas(arch::kCacheLine) M {
   std::atomic<bool> in_poller{false};
 
   G* locked_g = nullptr;
+  RunSlot* run_slot = nullptr;  // that the goroutine which runs here lies on (core/run_slot.hpp)
 
   // --- blocking calls ---
   P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off

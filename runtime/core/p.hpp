@@ -80,6 +80,7 @@ struct alignas(arch::kCacheLine) P {
   alignas(arch::kCacheLine) FreshQueue<G, kRunQueueCapacity> fresh;
   alignas(arch::kCacheLine) TimerHeap timers;
   StackCache stacks;
+  std::uint32_t run_slot_turn = 0;  // of the run slots, the next one for a newcomer
   G* free_gs[kFreeCapacity];  // dead descriptors, hottest last
 
   // --- sysmon's memory of it ---

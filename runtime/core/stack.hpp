@@ -9,6 +9,7 @@
 // Size       A class is the distance between two stacks and includes the guard, as pthread_attr_setstacksize counts: the
 //            page tables of a guard beside the class would cost each default stack 32 bytes. An own mapping's guard
 //            lies outside.
+// Copyable   A growable stack that many goroutines share in turn (run_slot.cpp).
 // Guards     guard.cpp: the ladder install > hole > mprotect > canary, probed once, forced by WEFT_GUARD.
 // Lookup     find_stack(address): the slot whose range (guard included) holds it; async-signal-safe, lock-free.
 // Ownership  A slot is in exactly one place: a P's cache, the central list, or bound to a G. `owner` is set by the P that
@@ -43,7 +44,7 @@ struct StackSlot {
   char* lo = nullptr;  // lowest usable byte; the guard lies below
   char* hi = nullptr;  // top
   std::atomic<G*> owner{nullptr};
-  std::uint32_t next = 0;  // in the central list: which slot, packed (stack_pool.cpp); 0: none
+  std::uint32_t next = 0;  // in the central list: which slot, packed (stack_pool.cpp); 0: none. Of a run slot: which
   std::uint8_t cls = 0;
   StackKind kind = StackKind::Growable;
   GuardKind guard = GuardKind::Canary;  // what protects this one (a ladder may change rung while it grows)

@@ -413,6 +413,7 @@ WEFT_NOINLINE StackSlot* stack_acquire_slow(StackCache* cache, std::uint8_t cls,
 }
 
 WEFT_NOINLINE void stack_release_slow(StackCache* cache, StackSlot* s) {
+  s->kind = StackKind::Growable;
   if (s->guard == GuardKind::Canary && !canary_intact(s)) {
     if (canary_reporter) canary_reporter(s, s->owner.load(memory_order_relaxed));
     fatalf("stack overflow: a goroutine wrote below its stack of %zu bytes", s->limit());

@@ -34,6 +34,7 @@
 #include "runtime/core/m.hpp"
 #include "runtime/obs/sink.hpp"
 #include "runtime/obs/traceback.hpp"
+#include "runtime/core/run_slot.hpp"
 
 namespace weft::rt {
 namespace {
@@ -166,7 +167,7 @@ void emit_header(const G* gp, const StackSlot* s, std::uintptr_t sp) {
     emit(gp->extra->spawn.name.c_str());
     emit("\"");
   }
-  emit(" [running]: growable stack [");
+  emit(s->kind == StackKind::Copyable ? " [running]: copyable stack [" : " [running]: growable stack [");
   emit_hex(reinterpret_cast<std::uintptr_t>(s->cls == kOwnMapping ? s->lo : s->bottom()));
   emit(", ");
   emit_hex(reinterpret_cast<std::uintptr_t>(s->hi));
@@ -228,6 +229,14 @@ StackSlot* overflowed(const M* mp, const char* addr, const char* sp, G** who) {
   return nullptr;
 }
 
+/// A build with checks: the stack of a copyable goroutine has no access while it is parked.
+bool touched_foreign(const M* mp, const char* addr, G** who) {
+  const StackSlot* s = kStacksAreTrapped ? find_stack(addr) : nullptr;
+  if (!s || s->kind != StackKind::Copyable || addr < s->lo) return false;
+  *who = s->owner.load(memory_order_relaxed);
+  return *who && *who != mp->curg;
+}
+
 bool on_fault(int, siginfo_t* info, void* uc) {
   if (info->si_code <= 0) return false;  // sent, not suffered
   const M* mp = arch::current_m();
@@ -242,6 +251,20 @@ bool on_fault(int, siginfo_t* info, void* uc) {
     culprit = who;
     emit_header(culprit, s, regs.sp);
     emit("\n");
+    report(regs);
+  }
+  if (touched_foreign(mp, addr, &who)) {
+    become_reporter();
+    culprit = mp->curg;
+    emit("fatal error: weft: goroutine ");
+    emit_dec(culprit->id);
+    emit(" touches the copyable stack of goroutine ");
+    emit_dec(who->id);
+    emit(", which is parked (");
+    emit(state_text(who));
+    emit("), at ");
+    emit_hex(reinterpret_cast<std::uintptr_t>(addr));
+    emit(": what goroutines share must not lie on a copyable stack\n\n");
     report(regs);
   }
   if (mp->curg == &mp->g0 && addr >= sp - 16 * arch::kPageBytes && addr < sp + kJump && !in_stack_memory(addr)) {

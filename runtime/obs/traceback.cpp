@@ -14,6 +14,7 @@
 #include "arch/clock.hpp"
 #include "arch/signal.hpp"
 #include "arch/thread.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -226,7 +227,7 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
   const StackSlot* stack = gp->stack;
   if (s == GStatus::Dead || !gp->started || !stack) return false;
-  const arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
+  arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
   if (s == GStatus::Syscall) {
     // The frames above the call stay as they are until it ends, and that is a safepoint.
     const M* mp = gp->m;
@@ -238,11 +239,22 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
   const arch::Context ctx = gp->ctx;
   if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
+  if (at < bounds.lo || at >= bounds.hi) return false;
+  if (WEFT_UNLIKELY(is_copyable(gp))) {
+    // Copied out, only the live bytes are there.
+    bounds.shift = copied_by(gp);
+    bounds.lo = at;
+    bounds.hi = reinterpret_cast<std::uintptr_t>(stack->start());
+    if (!checked) open_for_reading(gp, true);
+  }
   char probe[128];
-  if (at < bounds.lo || at >= bounds.hi || (checked && !arch::read_checked(ctx, probe, sizeof probe))) return false;
-  const arch::SavedRegs regs = arch::saved_regs(ctx);
-  if (regs.pc == 0) return false;
-  arch::walk_from(regs, false, bounds, rules, take_frame, out);
+  char* const bytes = static_cast<char*>(ctx) + bounds.shift;
+  if (!checked || arch::read_checked(bytes, probe, sizeof probe)) {
+    arch::SavedRegs regs = arch::saved_regs(bytes);
+    regs.sp -= static_cast<std::uintptr_t>(bounds.shift);
+    if (regs.pc != 0) arch::walk_from(regs, false, bounds, rules, take_frame, out);
+  }
+  if (WEFT_UNLIKELY(is_copyable(gp)) && !checked) open_for_reading(gp, false);
   return out->count > 0;
 }
 

@@ -218,7 +218,7 @@ bool look_at_running_g(M* mp, G* gp, void (*f)(G* gp, const void* ucontext, void
 }
 
 bool put_aside_if_held(G* gp) {
-  if (!gp->extra->held) return false;
+  if (!gp->extra || !gp->extra->held) return false;
   gp->extra->aside = true;
   return true;
 }

@@ -25,6 +25,7 @@
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -320,7 +321,7 @@ void drop_g_at_end(G* gp, void*) {
       ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
     gp->status.store(GStatus::Dead, memory_order_relaxed);
   }
-  if (StackSlot* s = std::exchange(gp->stack, nullptr)) {
+  if (StackSlot* s = std::exchange(gp->stack, nullptr); s && !is_copyable(gp)) {
     stack_release(nullptr, s);
   }
   delete std::exchange(gp->extra, nullptr);
@@ -360,6 +361,7 @@ void sched_shutdown() {
     if (!abandoned) delete sched.ps[i];
     sched.ps[i] = nullptr;
   }
+  run_slots_stop();
   stacks_stop();
   g_table_reset(abandoned);
   sched.poller.stop();

@@ -1,6 +1,6 @@
 // Goroutines that are locked to their thread.
 //
-// Protocol   A locked G is special (GStart): only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
+// Protocol   A locked G is special (GStart), as one on a copyable stack is: only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
 //            owner, which sleeps on its note meanwhile and runs nobody else:
 //
 //              finder (execute)                   owner (only_locked)
@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/sched/switch.hpp"
 
 namespace weft::rt {
@@ -72,7 +73,8 @@ G* only_locked(M* mp) {
 
 bool start_special(M* mp, G* gp) {
   if (put_aside_if_held(gp)) return false;
-  M* owner = gp->extra->locked_m;
+  M* owner = gp->extra ? gp->extra->locked_m : nullptr;
+  if (is_copyable(gp) && (!owner || owner == mp)) return enter_run_slot(mp, gp);
   if (owner == mp) {
     if (gp->ctx) return true;
     if (!bind_stack(mp->p, gp)) {
@@ -126,7 +128,7 @@ void unlock_os_thread() {
     return;
   M* mp = current_m();
   gp->extra->locked_m = nullptr;
-  gp->started = kStarted;
+  if (!is_copyable(gp)) gp->started = kStarted;
   mp->locked_g = nullptr;
   mp->bound = Bound::No;
 }

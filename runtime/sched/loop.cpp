@@ -47,6 +47,7 @@ void execute(M* mp, G* gp) {
   now_running(mp, pp, gp);
   mp->commit = Commit::None;
   switch_to(mp, &mp->g0, gp);
+  if (WEFT_UNLIKELY(mp->run_slot != nullptr)) leave_run_slot(mp);
 }
 
 // ---- find work -----------------------------------------------------------------------------------------------------

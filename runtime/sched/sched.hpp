@@ -255,12 +255,23 @@ void wait_for_stack(G* gp);
 void retry_stackless();
 /// Gives `gp` a stack and a context. False: none to be had now.
 bool bind_stack(P* pp, G* gp);
+/// The context of a G that has got its stack.
+void begin_on_stack(G* gp);
 std::uint64_t live_goroutines();
 /// Somebody waits for goroutines to end (block/settle.cpp): a G has just ended.
 extern void (*settle_hook)();
 WEFT_ALWAYS_INLINE void settle_check() {
   if (settle_hook) settle_hook();
 }
+
+// ---- copyable stacks (copyable.cpp) ------------------------------------------------------------------------------------
+
+/// Puts gp on its stack's slot, for this M to switch to it. False: gp waits for it. Stack: g0. P: held.
+bool enter_run_slot(M* mp, G* gp);
+/// Who lay on it has left: its context is saved, its commit has run. Stack: g0.
+void leave_run_slot(M* mp);
+/// Who lies on it has ended. Before leave_run_slot().
+void end_in_run_slot(M* mp, G* gp);
 
 // ---- queues --------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/sched/switch.hpp"
 #include "runtime/sched/unwind.hpp"
 
@@ -101,8 +102,10 @@ std::size_t stack_bytes_of(const G* gp) {
 void commit_dead(M* mp, G* from, void*) {
   mp->leaves = false;
   P* pp = mp->p;
-  StackSlot* s = std::exchange(from->stack, nullptr);
-  stack_release(pp ? &pp->stacks : nullptr, s);
+  if (WEFT_UNLIKELY(is_copyable(from)))
+    end_in_run_slot(mp, from);
+  else
+    stack_release(pp ? &pp->stacks : nullptr, std::exchange(from->stack, nullptr));
   if (WEFT_UNLIKELY(peek(sched.stackless_count) != 0)) retry_stackless();
   scrub(from);
   if (pp) {
@@ -157,7 +160,7 @@ WEFT_NOINLINE void finish(G* gp) {
   G* next = nullptr;
   if (WEFT_LIKELY(gp->started == kStarted))
     next = pick(mp, pp);
-  else
+  else if (mp->locked_g == gp || mp == sched.host_m)
     end_locked(mp, gp);
   if (WEFT_LIKELY(next != nullptr)) {
     if (kTakeOver && !next->started && next->stack_cls == gp->stack_cls && !next->stack && next->stack_cls != kOwnMapping &&
@@ -230,14 +233,20 @@ bool bind_stack(P* pp, G* gp) {
   StackSlot* s = gp->stack;  // try_go has bound one already
   if (!s) s = stack_acquire(pp ? &pp->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
   if (!s) return false;
-  if (WEFT_UNLIKELY(gp->reason == WaitReason::NoStack)) stack_found(gp);
   s->owner.store(gp, memory_order_relaxed);
-  arch::san_fresh_stack(s->san, s->lo, s->bytes());
   gp->stack = s;
-  gp->ctx = arch::make_context(s->start(), s->bytes(), g_entry);
-  gp->depth.store(1, memory_order_relaxed);
+  begin_on_stack(gp);
   gp->started = kStarted;
   return true;
+}
+
+void begin_on_stack(G* gp) {
+  StackSlot* s = gp->stack;
+  if (WEFT_UNLIKELY(gp->reason == WaitReason::NoStack)) stack_found(gp);
+  arch::san_ready_stack(s->san);
+  arch::san_fresh_stack(s->san, s->lo, s->bytes());
+  gp->ctx = arch::make_context(s->start(), static_cast<std::size_t>(s->start() - s->lo), g_entry);
+  gp->depth.store(1, memory_order_relaxed);
 }
 
 void wait_for_stack(G* gp) {
@@ -355,11 +364,14 @@ NewG new_goroutine(std::size_t size, std::size_t align) {
 NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack) {
   if (spawn.stack == Stack::Segmented)
     fatalf("weft: Stack::Segmented needs a build with -Dsegmented=true");
-  if (spawn.stack == Stack::Copyable) fatalf("weft: Stack::Copyable is not offered by this build");
   if (spawn.stack_bytes > kStackBytesMax)
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
   if (spawn.main_thread && sched.in_run)
     panic("weft: Spawn::main_thread in run(): goroutine 1 is on its thread, and stays there with lock_os_thread()");
+  const bool copyable = spawn.stack == Stack::Copyable;
+  const std::uint8_t cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
+  if (copyable && spawn.main_thread) fatalf("weft: Stack::Copyable with Spawn::main_thread: the host's thread runs growable stacks only");
+  if (copyable && cls == kOwnMapping) fatalf("weft: Stack::Copyable of more than 1 MiB: set Spawn::stack_bytes to at most 1 << 20");
   const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread;
   const G* self = current_g();
   const G* parent = self && hands_on(self) ? self : nullptr;
@@ -386,9 +398,10 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     if (must_have_stack) return {nullptr, nullptr};
     fatalf("out of memory: no descriptor for a goroutine");
   }
-  gp->stack_cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
+  gp->stack_cls = copyable ? static_cast<std::uint8_t>(kCopyableClass + cls) : cls;
   try {
     gp->extra = extra.release();
+    if (copyable) gp->started = kSpecial;
     if (spawn.main_thread) {
       gp->extra->locks = 1;  // never undone
       gp->extra->locked_m = sched.host_m;
@@ -400,7 +413,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     if (must_have_stack) return {nullptr, nullptr};
     throw;
   }
-  if (must_have_stack) {
+  if (must_have_stack && !copyable) {
     gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
     if (!gp->stack) {
       if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));

@@ -1,0 +1,26 @@
+// Blocks of memory for what is copied out of stacks: size classes of 64 bytes, dense.
+//
+// Chunks of 2 MiB on huge pages, carved front to back; freed blocks go to a list per class and are never given back while the runtime
+// runs. Above 4 KiB: malloc. A million parked goroutines read their blocks in random order: page by page from malloc that would
+// be a TLB miss each.
+#pragma once
+
+#include <cstddef>
+
+namespace weft::rt {
+
+/// What a block for `bytes` has room for.
+std::size_t block_bytes(std::size_t bytes);
+/// `size`: as block_bytes() says. Null: no memory. Threads: any.
+void* block_acquire(std::size_t size);
+void block_release(void* block, std::size_t size);
+/// All of them, at the end of a run. (Those of abandoned goroutines, which never run again, too.)
+void blocks_stop();
+
+struct BlockStats {
+  std::size_t count = 0;
+  std::size_t bytes = 0;
+};
+BlockStats block_stats();
+
+}  // namespace weft::rt
