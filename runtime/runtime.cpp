@@ -24,6 +24,7 @@
 #include "runtime/base/fault.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/obs/dump.hpp"
 #include "runtime/obs/hogs.hpp"
 #include "runtime/obs/leaks.hpp"
@@ -300,6 +301,11 @@ Capabilities capabilities() {
   Capabilities c;
   c.guard = guard_name(stack_stats().guard);
   c.hibernate = "off: not built in";
+  switch (copy_mode()) {
+    case CopyMode::Copied: c.copyable = "copied"; break;
+    case CopyMode::Trapped: c.copyable = "stacks of their own: foreign touches are trapped"; break;
+    case CopyMode::Own: c.copyable = "stacks of their own: a sanitizer watches them"; break;
+  }
   c.symbols = symbols_available();
   timespec now{};
   const int fd = arch::kernel.epoll_create(0);

@@ -20,7 +20,11 @@ namespace weft {
 /// Which kind of stack a goroutine runs on. README, "Stacks".
 enum class Stack : std::uint8_t {
   Growable,   ///< own address range, committed on touch
-  Copyable,   ///< shares a run slot, copied out when another needs it
+  /// Shares a slot of full size with others, copied out to a block of a few hundred bytes when another runs there. At most 1 MiB.
+  /// While it is parked nobody else may touch its stack: no reference to a local may be given away. Waiting on an object of the
+  /// runtime's there (WaitGroup, Mutex, ...) is a Panic; channels and contexts are handles and may lie anywhere. A goroutine that
+  /// computes for long holds up the few that share its slot. WEFT_DEBUG=copytraps finds who touches what it must not.
+  Copyable,
   Segmented,  ///< grows by chunks; only in code built with -fsplit-stack
 };
 

@@ -69,7 +69,8 @@ struct Config {
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
   /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),
-  /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs())
+  /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs()),
+  /// copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported)
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   std::string crash_output = {};       ///< file to which the report of a process that dies is appended, beside stderr; empty: none
@@ -185,6 +186,7 @@ int set_default_procs();
 struct Capabilities {
   std::string guard;      ///< the rung in force: "install", "hole", "mprotect", "canary"
   std::string hibernate;  ///< "off: ..." with the reason
+  std::string copyable;   ///< "copied", or why copyable goroutines have stacks of their own
   bool symbols = false;   ///< reports carry functions and lines
   bool precise_sleep = false;  ///< epoll_pwait2
 };

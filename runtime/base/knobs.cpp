@@ -36,7 +36,7 @@ constexpr Word kTracebacks[] = {{"none", static_cast<int>(Traceback::None)},
                                 {"0", static_cast<int>(Traceback::None)},
                                 {"1", static_cast<int>(Traceback::All)},
                                 {"2", static_cast<int>(Traceback::System)}};
-constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs"};
+constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs", "copytraps"};
 
 // Collects the first complaint.
 class Check {

@@ -101,7 +101,8 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(M* mp, ChanCore* c, void* elem) {
   return Attempt::WouldBlock;
 }
 
-/// Of a goroutine on a copyable stack, whose cell a peer could not reach. Apart: it makes a frame larger.
+/// Of a goroutine on a copyable stack, whose cell a peer could not reach, if the element is large or the wait timed. Apart: what
+/// lies on such a stack is copied.
 WEFT_NOINLINE Outcome park_copyable(ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline, WaitNode*& node) {
   Waiter* w = my_waiter();
   PeerCell cell(w->g(), elem, c->size, reason == WaitReason::ChanSend);
@@ -118,13 +119,21 @@ WEFT_ALWAYS_INLINE Outcome park_in(M* mp, ChanCore* c, WaitQueue& q, void* elem,
                                    WaitNode*& node) {
   G* gp = mp ? static_cast<G*>(mp->curg) : nullptr;
   const bool on_g = gp && !gp->system;
-  if (WEFT_UNLIKELY(on_g && gp->started != kStarted) && is_copyable(gp)) return park_copyable(c, q, elem, reason, deadline, node);
+  std::int64_t* spare = nullptr;
+  if (WEFT_UNLIKELY(on_g && gp->started != kStarted) && is_copyable(gp)) {
+    if (deadline != kNever || c->size > sizeof *spare) return park_copyable(c, q, elem, reason, deadline, node);
+    // A word of the descriptor that this wait does not need is room enough.
+    if (c->size != 0) {
+      spare = &gp->timer.when;
+      if (reason == WaitReason::ChanSend) copy_element(spare, elem, c->size);
+    }
+  }
   Waiter* w = WEFT_LIKELY(on_g) ? &gp->waiter : my_waiter();
   const std::uint64_t ticket = w->begin();
   node = &w->node;
   node->waiter = w;
   node->ticket = ticket;
-  node->elem = elem;
+  node->elem = WEFT_UNLIKELY(spare != nullptr) ? spare : elem;
   node->success = false;
   node->racy = deadline != kNever;
   q.push(node, &c->lock);
@@ -132,6 +141,7 @@ WEFT_ALWAYS_INLINE Outcome park_in(M* mp, ChanCore* c, WaitQueue& q, void* elem,
   park_here(mp, gp, reason, c, &c->lock);
   const Outcome o = w->outcome();
   if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
+  if (WEFT_UNLIKELY(spare != nullptr) && reason == WaitReason::ChanReceive && node->success) copy_element(elem, spare, c->size);
   return o;
 }
 

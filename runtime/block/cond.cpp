@@ -28,20 +28,28 @@ struct CondImpl {
     static_assert(offsetof(WaitQueue, first) == 0 && sizeof(WaitQueue) == sizeof c.first_ + sizeof c.last_);
   }
 
+  static void unlock(CondLock kind, void* lock) {
+    switch (kind) {
+      case CondLock::Mutex: unlock_inside(*static_cast<weft::Mutex*>(lock)); break;
+      case CondLock::Write: unlock_inside(*static_cast<RwMutex*>(lock)); break;
+      case CondLock::Read: unlock_shared_inside(*static_cast<RwMutex*>(lock)); break;
+    }
+  }
+
   CondEnd wait(Cond* self, void* lock, CondLock kind, const Limit& limit) {
     SCHED_POINT("cond wait");
-    prepare_wait(current_g(), limit, self);
+    if (on_own_copyable_stack(current_g(), self)) {
+      unlock(kind, lock);  // as for every wait that is unwound
+      panic_own_stack(current_g());
+    }
+    prepare_wait(current_g(), limit);
     Waiter* w = my_waiter();
     WaitNode* n = plain_node(w, limit.any());
     n->index = kInPlace;
     if (kind == CondLock::Mutex && !limit.any()) n->elem = lock;
     guard.lock();
     queue.push(n, &guard);
-    switch (kind) {
-      case CondLock::Mutex: unlock_inside(*static_cast<weft::Mutex*>(lock)); break;
-      case CondLock::Write: unlock_inside(*static_cast<RwMutex*>(lock)); break;
-      case CondLock::Read: unlock_shared_inside(*static_cast<RwMutex*>(lock)); break;
-    }
+    unlock(kind, lock);
     const Outcome o = wait_within(w, n->ticket, WaitReason::Cond, self, &guard, limit);
     if (o != Outcome::Wake) return CondEnd::Ended;
     if (n->index == kInPlace) return CondEnd::Notified;

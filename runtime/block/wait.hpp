@@ -41,13 +41,15 @@ struct Limit {
 };
 
 [[noreturn]] void panic_own_stack(const G* gp);
+inline bool on_own_copyable_stack(const G* gp, const void* object) {
+  return WEFT_UNLIKELY(gp && gp->started != kStarted) && is_copyable(gp) && object >= gp->stack->lo && object < gp->stack->hi;
+}
 
 /// Call it before the object's lock is taken: may allocate. Panics if `object`, what is waited on, lies on the caller's own copyable
 /// stack: nobody could reach it there meanwhile.
 inline void prepare_wait(G* gp, const Limit& limit, const void* object = nullptr) {
   if (limit.source) nodes_for(gp, 1);
-  if (WEFT_UNLIKELY(gp && gp->started != kStarted) && is_copyable(gp) && object >= gp->stack->lo && object < gp->stack->hi)
-    panic_own_stack(gp);
+  if (on_own_copyable_stack(gp, object)) panic_own_stack(gp);
 }
 
 /// wait_on() with a limit; the caller has called prepare_wait() and still keeps the source alive.

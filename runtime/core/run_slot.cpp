@@ -18,6 +18,8 @@ namespace {
 constexpr std::uint32_t kPsMost = 1024;
 constexpr std::uint32_t kShared = kPsMost * kRunSlotsPerP * kStackClasses;
 
+CopyMode mode = CopyMode::Copied;  // changed while no runtime runs
+
 Mutex table_mu{Rank::RunSlots};
 std::atomic<RunSlot*> shared[kShared];  // [slot] written once under table_mu
 struct Table {
@@ -132,6 +134,18 @@ void unmake(RunSlot* s) {
 
 }  // namespace
 
+CopyMode copy_mode() { return mode; }
+
+void run_slots_start([[maybe_unused]] bool traps) {
+#if WEFT_ASAN || WEFT_TSAN
+  mode = CopyMode::Own;
+#elif defined(NDEBUG)
+  mode = traps ? CopyMode::Trapped : CopyMode::Copied;
+#else
+  mode = CopyMode::Trapped;
+#endif
+}
+
 RunSlot* run_slot_of(const StackSlot* s) {
   if (s->next < kShared) return shared[s->next].load(memory_order_acquire);  // [slot]
   table_mu.lock();
@@ -141,7 +155,7 @@ RunSlot* run_slot_of(const StackSlot* s) {
 }
 
 RunSlot* claim_fresh_slot(std::uint32_t p_id, std::uint32_t hint, std::uint8_t cls) {
-  if constexpr (!kStacksAreCopied) {
+  if (mode != CopyMode::Copied) {
     RunSlot* s = own_slot(cls);
     if (s) s->busy = true;
     return s;
@@ -185,7 +199,7 @@ G* release_slot(RunSlot* s) {
     stack_release(nullptr, stack);
     return nullptr;
   }
-  if (kStacksAreTrapped && s->own) set_trap(s, true);
+  if (mode == CopyMode::Trapped && s->own) set_trap(s, true);
   s->lock.lock();
   s->busy = false;
   G* next = s->waiting.pop();
@@ -199,14 +213,14 @@ void forget_resident(RunSlot* s) {
 }
 
 std::ptrdiff_t copied_by(const G* gp) {
-  if (!kStacksAreCopied || !is_copyable(gp)) return 0;
+  if (mode != CopyMode::Copied || !is_copyable(gp)) return 0;
   const GStatus s = gp->status.load(memory_order_acquire);  // [status] see g.hpp
   if ((s != GStatus::Waiting && s != GStatus::Runnable) || !gp->block) return 0;
   return static_cast<const char*>(gp->block) - static_cast<const char*>(gp->ctx);
 }
 
 void open_for_reading(const G* gp, bool open) {
-  if (!kStacksAreTrapped || !is_copyable(gp) || !gp->stack) return;
+  if (mode != CopyMode::Trapped || !is_copyable(gp) || !gp->stack) return;
   RunSlot* s = run_slot_of(gp->stack);
   if (s && s->own && !s->busy) set_trap(s, !open);
 }

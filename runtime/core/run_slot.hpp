@@ -14,9 +14,9 @@
 //                pop a waiter                       else busy = true
 //              queue the waiter                   copies, runs B
 //
-// Own        Where copying is off (sanitizers keep a shadow for each stack; a build with checks traps foreign touches) a copyable
-//            goroutine has a slot for itself. With traps its stack is without access while it is parked: whoever touches it, in place
-//            of what it may have become in a release, is reported with both names (obs/overflow.cpp).
+// Own        Where stacks are not copied (CopyMode) a copyable goroutine has a slot for itself. With traps its stack is without access
+//            while it is parked: whoever touches it, in place of the stranger that would lie there, is reported with both names
+//            (obs/overflow.cpp).
 // Price      A goroutine that computes for long holds up those that share its slot.
 #pragma once
 
@@ -33,16 +33,15 @@ namespace weft::rt {
 inline constexpr std::uint32_t kRunSlotsPerP = 64;
 inline constexpr std::uint8_t kCopyableClass = 240;  // G::stack_cls of a copyable goroutine: this plus its stack's class
 
-#if WEFT_ASAN || WEFT_TSAN
-inline constexpr bool kStacksAreCopied = false;
-inline constexpr bool kStacksAreTrapped = false;
-#elif defined(NDEBUG)
-inline constexpr bool kStacksAreCopied = true;
-inline constexpr bool kStacksAreTrapped = false;
-#else
-inline constexpr bool kStacksAreCopied = false;
-inline constexpr bool kStacksAreTrapped = true;
-#endif
+/// How copyable goroutines are kept apart, from start to stop of a runtime.
+enum class CopyMode : std::uint8_t {
+  Copied,   // they share slots
+  Trapped,  // each has its own, without access while it is parked: WEFT_DEBUG=copytraps, and builds with checks
+  Own,      // each has its own: the sanitizers keep a shadow of each stack
+};
+CopyMode copy_mode();
+/// `traps`: asked for.
+void run_slots_start(bool traps);
 
 struct RunSlot {
   StackSlot* stack = nullptr;

@@ -229,9 +229,9 @@ StackSlot* overflowed(const M* mp, const char* addr, const char* sp, G** who) {
   return nullptr;
 }
 
-/// A build with checks: the stack of a copyable goroutine has no access while it is parked.
+/// With traps the stack of a copyable goroutine has no access while it is parked.
 bool touched_foreign(const M* mp, const char* addr, G** who) {
-  const StackSlot* s = kStacksAreTrapped ? find_stack(addr) : nullptr;
+  const StackSlot* s = copy_mode() == CopyMode::Trapped ? find_stack(addr) : nullptr;
   if (!s || s->kind != StackKind::Copyable || addr < s->lo) return false;
   *who = s->owner.load(memory_order_relaxed);
   return *who && *who != mp->curg;

@@ -24,6 +24,7 @@
 #include "arch/signal.hpp"
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/procs.hpp"
@@ -68,6 +69,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.started_at = arch::clock_now();
   sched.coarse_ms.store(0, memory_order_relaxed);
   sched.default_stack_cls = stack_class(config.stack_bytes);
+  run_slots_start(debug_has(config, "copytraps"));
   sched.main_g = nullptr;
   sched.main_goexit = false;
   sched.main_result = 0;

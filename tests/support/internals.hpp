@@ -21,6 +21,7 @@
 #include "runtime/core/m.hpp"
 #include "runtime/core/poller.hpp"
 #include "runtime/core/run_queue.hpp"
+#include "runtime/core/run_slot.hpp"
 #include "runtime/core/stack.hpp"
 #include "runtime/core/timer_heap.hpp"
 #include "runtime/core/waiter.hpp"

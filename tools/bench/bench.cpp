@@ -89,4 +89,13 @@ std::optional<Int> resident_bytes() {
   return total;
 }
 
+std::optional<Int> peak_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    long long kib = 0;
+    if (std::sscanf(line.c_str(), "VmHWM: %lld kB", &kib) == 1) return kib * 1024;
+  }
+  return std::nullopt;
+}
+
 }  // namespace bench

@@ -77,6 +77,8 @@ class Random {
   std::uint64_t state_;
 };
 
+/// VmHWM: the most that was ever resident.
+std::optional<Int> peak_bytes();
 /// VmRSS + VmPTE of this process: what its pages cost and what their page tables cost.
 std::optional<Int> resident_bytes();
 

@@ -56,6 +56,10 @@ PARKED_BAR = 5000
 HOGS = {"ns/op": 1e6, "p99-ns": 4e6, "first-ns": 25e6}
 LIMITS = {
     "Parked": {"bytes/G": PARKED_BAR},
+    "ParkedCopyable": {"bytes/G": 900},
+    "SleepersPeakCopyable": {"peak-bytes": 0.9e9},
+    "RandomRing": {"ns/op": 200},
+    "RandomRingCopyable": {"ns/op": 100},
     "Syscall": {"over-ns/op": 10},
     **{f"Hogs{kind}{k}": HOGS for kind in ("Loop", "Strlen", "Malloc", "Regex") for k in (1, 8)},
     "StopWorld": {"ns/op": 0.3e6, "p99-ns": 3e6},

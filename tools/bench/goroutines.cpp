@@ -1,12 +1,16 @@
 // Workloads of starting, yielding, parking and ending goroutines, and of one lock between them.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <vector>
 
 #include <weft/chan.hpp>
 #include <weft/go.hpp>
 #include <weft/mutex.hpp>
+#include <weft/time.hpp>
 #include <weft/wait_group.hpp>
 
 #include "tools/bench/bench.hpp"
@@ -87,18 +91,26 @@ Int fib(int n) {
 // Starts b.n goroutines that wait for a gate, times that, calls f while all of them wait, and lets
 // them go.
 template <class F>
-void park_all(Bench& b, F f) {
+void park_all(Bench& b, weft::Stack stack, F f) {
   auto gate = weft::make_chan<void>();
   weft::WaitGroup parked, done;
   std::atomic<Int> passed{0};
   parked.add(static_cast<int>(b.n));
+  done.add(static_cast<int>(b.n));
+  const weft::Spawn kind{.stack = stack};
+  const bool plain = stack == weft::Stack::Growable;
   b.start();
   for (Int i = 0; i < b.n; i++) {
-    done.go([&] {
+    auto body = [&] {
       parked.done();
       gate.recv();
       passed.fetch_add(1, std::memory_order_relaxed);
-    });
+      done.done();
+    };
+    if (plain)
+      weft::go(body);
+    else
+      weft::go(kind, body);
   }
   parked.wait();
   b.stop();
@@ -135,19 +147,79 @@ void fib27(Bench& b) {
 
 // 100,000 goroutines, all parked at once. Op: start one and let it park.
 void start_park(Bench& b) {
-  park_all(b, [] {});
+  park_all(b, weft::Stack::Growable, [] {});
 }
 
 // A million parked goroutines and what they weigh. Op: start one and let it park.
-void parked(Bench& b) {
+namespace {
+
+void parked_on(Bench& b, weft::Stack stack) {
   std::optional<Int> before = resident_bytes();
-  park_all(b, [&] {
+  park_all(b, stack, [&] {
     std::optional<Int> after = resident_bytes();
     b.check(before && after, "/proc/self/status has no VmRSS or VmPTE");
     if (before && after)
       b.report(static_cast<double>(*after - *before) / static_cast<double>(b.n), "bytes/G");
   });
 }
+
+// A ring in an order that nothing predicts: each stack and descriptor is cold when its turn comes. Op: one hop.
+void random_ring_on(Bench& b, weft::Stack stack) {
+  constexpr std::size_t kSize = 100'000;
+  std::vector<std::size_t> order(kSize);
+  for (std::size_t i = 0; i < kSize; i++) order[i] = i;
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(b.seed));
+  std::vector<weft::Chan<Int>> c(kSize);
+  for (auto& each : c) each = weft::make_chan<Int>();
+  auto last = weft::make_chan<Int>();
+  weft::WaitGroup parked, done;
+  parked.add(kSize);
+  done.add(kSize);
+  for (std::size_t k = 0; k < kSize; k++)
+    weft::go(weft::Spawn{.stack = stack}, [&parked, &done, last, from = c[order[k]], to = c[order[(k + 1) % kSize]]] {
+      parked.done();
+      for (Int token : from) {
+        if (token == 0)
+          last.send(0);
+        else
+          to.send(token - 1);
+      }
+      done.done();
+    });
+  parked.wait();
+  b.start();
+  c[order[0]].send(b.n);
+  const Int at = last.recv_or(1);
+  b.stop();
+  for (auto& each : c) each.close();
+  done.wait();
+  b.check(at == 0, "the token was lost");
+}
+
+// All sleep at once. Op: one sleeper; what the process took at most.
+void sleepers_peak_on(Bench& b, weft::Stack stack) {
+  weft::WaitGroup done;
+  done.add(static_cast<int>(b.n));
+  b.start();
+  for (Int i = 0; i < b.n; i++)
+    weft::go(weft::Spawn{.stack = stack}, [&done] {
+      weft::sleep_for(std::chrono::seconds(10));
+      done.done();
+    });
+  done.wait();
+  b.stop();
+  std::optional<Int> peak = peak_bytes();
+  b.check(peak.has_value(), "/proc/self/status has no VmHWM");
+  if (peak) b.report(static_cast<double>(*peak), "peak-bytes");
+}
+
+}  // namespace
+
+void parked(Bench& b) { parked_on(b, weft::Stack::Growable); }
+void parked_copyable(Bench& b) { parked_on(b, weft::Stack::Copyable); }
+void random_ring(Bench& b) { random_ring_on(b, weft::Stack::Growable); }
+void random_ring_copyable(Bench& b) { random_ring_on(b, weft::Stack::Copyable); }
+void sleepers_peak_copyable(Bench& b) { sleepers_peak_on(b, weft::Stack::Copyable); }
 
 // Eight goroutines and one mutex around an addition. Op: lock and unlock.
 void mutex8(Bench& b) {

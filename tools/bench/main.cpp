@@ -78,7 +78,11 @@ const std::vector<Workload> kWorkloads = {
     {"HogsRegex8", 300, hogs_regex_8},
     {"StopWorld", 500, stop_world},
     {"Fib", 2 * 317'811 - 1, fib27},  // calls of fib(27): 2 F(28) - 1
+    {"RandomRing", 1'000'000, random_ring},
+    {"RandomRingCopyable", 1'000'000, random_ring_copyable},
     {"Parked", 1'000'000, parked},
+    {"ParkedCopyable", 1'000'000, parked_copyable},
+    {"SleepersPeakCopyable", 1'000'000, sleepers_peak_copyable},
 };
 
 namespace {

@@ -13,6 +13,10 @@ void skynet(Bench& b);
 void fib27(Bench& b);
 void start_park(Bench& b);
 void parked(Bench& b);
+void parked_copyable(Bench& b);
+void random_ring(Bench& b);
+void random_ring_copyable(Bench& b);
+void sleepers_peak_copyable(Bench& b);
 void mutex8(Bench& b);
 
 // sync.cpp

@@ -103,3 +103,18 @@ func residentBytes() (int, error) {
 	}
 	return total, nil
 }
+
+// peakBytes is VmHWM: the most that was ever resident.
+func peakBytes() (int, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib * 1024, nil
+		}
+	}
+	return 0, errors.New("/proc/self/status has no VmHWM")
+}

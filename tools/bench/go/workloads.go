@@ -1,8 +1,9 @@
-// The workloads of design.md section 6 as Go programs. Each checks its result: a sum, a count or an
+// The workloads of weft-bench as Go programs. Each checks its result: a sum, a count or an
 // order that a lost, doubled or reordered operation would change.
 package main
 
 import (
+	"math/rand"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,11 @@ var workloads = []workload{
 	{"HogsRegex8", 300, func(b *bench) { hogs(b, 8, regexHog) }},
 	{"StopWorld", 500, stopWorld},
 	{"Fib", 2*317_811 - 1, fib27}, // calls of fib(27): 2 F(28) - 1
+	{"RandomRing", 1_000_000, randomRing},
+	{"RandomRingCopyable", 1_000_000, randomRing},
 	{"Parked", 1_000_000, parked},
+	{"ParkedCopyable", 1_000_000, parked},
+	{"SleepersPeakCopyable", 1_000_000, sleepersPeak},
 }
 
 // share is what worker i of k does of n operations.
@@ -460,6 +465,56 @@ func parked(b *bench) {
 		b.check(err == nil, "%v", err)
 		b.report(float64(after-before)/float64(b.n), "bytes/G")
 	})
+}
+
+// A ring in an order that nothing predicts. Op: one hop.
+func randomRing(b *bench) {
+	const size = 100_000
+	order := rand.New(rand.NewSource(int64(b.seed))).Perm(size)
+	c := make([]chan int, size)
+	for i := range c {
+		c[i] = make(chan int)
+	}
+	last := make(chan int)
+	var parked, done sync.WaitGroup
+	parked.Add(size)
+	for k := range size {
+		from, to := c[order[k]], c[order[(k+1)%size]]
+		done.Go(func() {
+			parked.Done()
+			for token := range from {
+				if token == 0 {
+					last <- 0
+				} else {
+					to <- token - 1
+				}
+			}
+		})
+	}
+	parked.Wait()
+	b.start()
+	c[order[0]] <- b.n
+	at := <-last
+	b.stop()
+	for i := range c {
+		close(c[i])
+	}
+	done.Wait()
+	b.check(at == 0, "the token was lost")
+}
+
+// All sleep at once. Op: one sleeper; what the process took at most.
+func sleepersPeak(b *bench) {
+	var done sync.WaitGroup
+	b.start()
+	for range b.n {
+		done.Go(func() { time.Sleep(10 * time.Second) })
+	}
+	done.Wait()
+	b.stop()
+	peak, err := peakBytes()
+	b.check(err == nil, "%v", err)
+	b.report(float64(peak), "peak-bytes")
 }
 
 // A timer that is stopped before it fires. Op: start and stop.
