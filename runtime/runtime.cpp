@@ -25,6 +25,7 @@
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/obs/dump.hpp"
 #include "runtime/obs/hogs.hpp"
 #include "runtime/obs/leaks.hpp"
@@ -300,7 +301,7 @@ std::shared_ptr<Runtime> shared_runtime(const Config& config, std::error_code* e
 Capabilities capabilities() {
   Capabilities c;
   c.guard = guard_name(stack_stats().guard);
-  c.hibernate = "off: not built in";
+  c.hibernate = hibernation_text();
   switch (copy_mode()) {
     case CopyMode::Copied: c.copyable = "copied"; break;
     case CopyMode::Trapped: c.copyable = "stacks of their own: foreign touches are trapped"; break;

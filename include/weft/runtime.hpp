@@ -56,7 +56,8 @@ struct OverrunReport {
 };
 
 /// Every member before `use_env` has a WEFT_* variable that overrides it: WEFT_PROCS, WEFT_SEED, WEFT_STACK_BYTES,
-/// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK, WEFT_CRASH_OUTPUT.
+/// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK, WEFT_HIBERNATE_AFTER (ms),
+/// WEFT_HIBERNATE_TARGET, WEFT_CRASH_OUTPUT.
 /// A value outside its range or an unknown word is an error (run(): one line and exit status 2).
 struct Config {
   int procs = 0;                       ///< goroutines that run at once; 0: as set_default_procs() says. At most 1024
@@ -73,6 +74,8 @@ struct Config {
   /// copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported)
   std::string debug = {};
   Traceback traceback = Traceback::Single;
+  std::chrono::milliseconds hibernate_after{1000};  ///< stacks parked for longer may be taken out of memory
+  std::size_t hibernate_target = 0;    ///< while more bytes than this are resident, after 20 ms already; 0: no such target
   std::string crash_output = {};       ///< file to which the report of a process that dies is appended, beside stderr; empty: none
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
   std::function<void(LogLevel, std::string_view)> log = {};  ///< default: stderr. Called on runtime threads
@@ -185,7 +188,7 @@ int set_default_procs();
 /// What this kernel and build offer, and why not.
 struct Capabilities {
   std::string guard;      ///< the rung in force: "install", "hole", "mprotect", "canary"
-  std::string hibernate;  ///< "off: ..." with the reason
+  std::string hibernate;  ///< "on", or "off: ..." with the reason
   std::string copyable;   ///< "copied", or why copyable goroutines have stacks of their own
   bool symbols = false;   ///< reports carry functions and lines
   bool precise_sleep = false;  ///< epoll_pwait2

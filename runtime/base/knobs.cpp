@@ -1,6 +1,7 @@
 // See knobs.hpp.
 #include "runtime/base/knobs.hpp"
 
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cstdlib>
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int kProcsMost = 1024;
 constexpr int kThreadsMost = 1'000'000;
+constexpr int kHibernateAfterMost = 86'400'000;  // ms
 constexpr std::size_t kStackBytesMost = std::size_t{1} << 30;
 
 struct Word {
@@ -179,6 +181,8 @@ std::error_code check_config(const Config& config, std::string* why) {
   if (config.guard > Guard::Canary) check.refuse("Config::guard", std::to_string(static_cast<int>(config.guard)), "a member of Guard");
   if (config.hibernate > Hibernate::On)
     check.refuse("Config::hibernate", std::to_string(static_cast<int>(config.hibernate)), "a member of Hibernate");
+  check_int(check, "Config::hibernate_after",
+            static_cast<int>(std::clamp<std::int64_t>(config.hibernate_after.count(), 0, kHibernateAfterMost + 1)), 1, kHibernateAfterMost);
   check_int(check, "Config::threads_max", config.threads_max, 1, kThreadsMost);
   check_int(check, "Config::detached_max", config.detached_max, 0, kThreadsMost);
   check_int(check, "Config::blocking_max", config.blocking_max, 1, kThreadsMost);
@@ -211,6 +215,16 @@ std::error_code apply_env(Config& config, std::string* why) {
       config.debug = v;
     }
     word_from(check, "WEFT_TRACEBACK", kTracebacks, &config.traceback);
+    int after = static_cast<int>(config.hibernate_after.count());
+    int_from(check, "WEFT_HIBERNATE_AFTER", 1, kHibernateAfterMost, &after);
+    config.hibernate_after = std::chrono::milliseconds(after);
+    if (const char* v = variable("WEFT_HIBERNATE_TARGET")) {
+      std::uint64_t n = 0;
+      if (!parse_size(v, &n))
+        check.refuse("WEFT_HIBERNATE_TARGET", v, "a size, as in 1000000000, 800M or 1G");
+      else
+        config.hibernate_target = static_cast<std::size_t>(n);
+    }
     if (const char* v = variable("WEFT_CRASH_OUTPUT")) config.crash_output = v;
     if (check.failed()) return check.result();
   }

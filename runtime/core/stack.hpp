@@ -9,6 +9,7 @@
 // Size       A class is the distance between two stacks and includes the guard, as pthread_attr_setstacksize counts: the
 //            page tables of a guard beside the class would cost each default stack 32 bytes. An own mapping's guard
 //            lies outside.
+// Hibernated A growable one whose top page has been taken away while its goroutine is parked (hibernate.cpp).
 // Copyable   A growable stack that many goroutines share in turn (run_slot.cpp).
 // Guards     guard.cpp: the ladder install > hole > mprotect > canary, probed once, forced by WEFT_GUARD.
 // Lookup     find_stack(address): the slot whose range (guard included) holds it; async-signal-safe, lock-free.
@@ -49,6 +50,8 @@ struct StackSlot {
   StackKind kind = StackKind::Growable;
   GuardKind guard = GuardKind::Canary;  // what protects this one (a ladder may change rung while it grows)
   bool used = false;                    // was handed out: its top page is committed
+  bool may_hibernate = false;           // who lies on it now
+  std::atomic<std::uintptr_t> away{0};  // where its top page is: core/hibernate.hpp
   [[no_unique_address]] arch::SanStack san;
 #ifndef NDEBUG
   /// Of obs/tls_watch.cpp: which goroutine of which run this stack carried last, and the TLS block of the thread it ran on.
@@ -121,6 +124,9 @@ StackSlot* find_stack(const void* addr);
 bool in_guard(const StackSlot* s, const void* addr);
 /// True if `addr` lies in memory set aside for stacks, carved or not. Async-signal-safe.
 bool in_stack_memory(const void* addr);
+
+/// The range of the 64 stacks around `s`, guards included. False: a stack of its own mapping.
+bool stack_neighbourhood(const StackSlot* s, char** lo, char** hi);
 
 /// Told of a stack whose canary was found overwritten at release, on whatever stack runs then. Must not return. Set once by
 /// runtime/obs.

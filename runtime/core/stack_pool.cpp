@@ -459,6 +459,19 @@ StackSlot* find_stack(const void* addr) {
   return find_own(a);
 }
 
+bool stack_neighbourhood(const StackSlot* s, char** lo, char** hi) {
+  constexpr std::size_t kAround = 64;
+  if (s->cls == kOwnMapping) return false;
+  const std::uint32_t place = place_of(s);
+  const Reservation& res = reservations[place >> kIndexBits];
+  if (res.needs_commit) return false;
+  const std::size_t first = ((place & ((1u << kIndexBits) - 1)) - 1) / kAround * kAround;
+  const std::size_t end = std::min(first + kAround, res.capacity);
+  *lo = res.stack(first);
+  *hi = *lo + (end - first) * kStackClassBytes[res.cls];
+  return true;
+}
+
 bool in_guard(const StackSlot* s, const void* addr) {
   const auto* a = static_cast<const char*>(addr);
   return a >= s->bottom() && a < s->lo;

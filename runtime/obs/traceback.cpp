@@ -14,6 +14,7 @@
 #include "arch/clock.hpp"
 #include "arch/signal.hpp"
 #include "arch/thread.hpp"
+#include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -246,6 +247,10 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
     bounds.lo = at;
     bounds.hi = reinterpret_cast<std::uintptr_t>(stack->start());
     if (!checked) open_for_reading(gp, true);
+  } else if (const std::uintptr_t w = stack->away.load(memory_order_acquire); WEFT_UNLIKELY(is_away(w))) {  // [away] see core/hibernate.hpp
+    bounds.shift = block_of(w) - (stack->start() - away_bytes(w));
+    bounds.lo = at;
+    bounds.hi = reinterpret_cast<std::uintptr_t>(stack->start());
   }
   char probe[128];
   char* const bytes = static_cast<char*>(ctx) + bounds.shift;

@@ -8,6 +8,7 @@
 
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -45,7 +46,7 @@ void check_all_asleep() {
   bool fatal = false;
   if (sched.in_run && !peek(sched.panicking)) {
     join_parting();
-    const int own = static_cast<int>(sched.ms_count) + (sysmon_running() ? 1 : 0) + (helper_threads ? helper_threads() : 0);
+    const int own = static_cast<int>(sched.ms_count) + (sysmon_running() ? 1 : 0) + hibernator_threads() + (helper_threads ? helper_threads() : 0);
     // A thread that has just been joined may still be listed for a moment.
     for (int tries = 0; tries < 5 && !fatal; tries++) {
       if (tries) {

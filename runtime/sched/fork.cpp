@@ -2,6 +2,7 @@
 //
 // posix_spawn, and fork followed by exec or _exit, always work: between the two there is no call of the runtime. Any other call
 // ends the child with one line, before it touches a lock that a thread of the parent may have held. The parent is not touched.
+// Hibernated stacks are brought back first: a page that is missing in the child would read as zeroes.
 // The child gets the signal mask of the thread that started the runtime back, not an M's, so that what it executes can be
 // interrupted. (posix_spawn hands the caller's mask on: POSIX_SPAWN_SETSIGMASK.)
 //
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "runtime/base/emit.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -34,7 +36,7 @@ void in_child() {
 
 void fork_prepare() {
   pthread_sigmask(SIG_BLOCK, nullptr, &mask_at_start);
-  static const int once = pthread_atfork(nullptr, nullptr, in_child);
+  static const int once = pthread_atfork(bring_all_back, nullptr, in_child);
   (void)once;
 }
 

@@ -296,6 +296,7 @@ G* sleep_until_work(M* mp) {
     count_vain_search();
   }
   if (ending()) return nullptr;
+  __atomic_store_n(&mp->from, nullptr, __ATOMIC_RELAXED);  // its context is saved: the hibernator may have it
   SCHED_POINT("last look");
   if (anything_runnable() && (pp = acquire_idle_p(mp))) {
     mp->searching = true;

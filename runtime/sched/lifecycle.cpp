@@ -26,7 +26,9 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -69,6 +71,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.started_at = arch::clock_now();
   sched.coarse_ms.store(0, memory_order_relaxed);
   sched.default_stack_cls = stack_class(config.stack_bytes);
+  hibernator_boot(config, in_run);
   run_slots_start(debug_has(config, "copytraps"));
   sched.main_g = nullptr;
   sched.main_goexit = false;
@@ -335,6 +338,7 @@ void drop_g_at_end(G* gp, void*) {
 
 void sched_shutdown() {
   sysmon_stop();
+  hibernator_stop();
   bool abandoned = false;
   for (M** at = &sched.all_ms; *at;) {
     M* mp = *at;
@@ -363,6 +367,7 @@ void sched_shutdown() {
     if (!abandoned) delete sched.ps[i];
     sched.ps[i] = nullptr;
   }
+  faults_stop();
   run_slots_stop();
   stacks_stop();
   g_table_reset(abandoned);

@@ -1,6 +1,6 @@
 // Goroutines that are locked to their thread.
 //
-// Protocol   A locked G is special (GStart), as one on a copyable stack is: only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
+// Protocol   A locked G is special (GStart), as one on a copyable stack is, and one whose stack is hibernated: only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
 //            owner, which sleeps on its note meanwhile and runs nobody else:
 //
 //              finder (execute)                   owner (only_locked)
@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/switch.hpp"
 
@@ -75,6 +76,11 @@ bool start_special(M* mp, G* gp) {
   if (put_aside_if_held(gp)) return false;
   M* owner = gp->extra ? gp->extra->locked_m : nullptr;
   if (is_copyable(gp) && (!owner || owner == mp)) return enter_run_slot(mp, gp);
+  if (!owner) {  // its stack was hibernated, or it has been held
+    bring_back(gp->stack);
+    gp->started = kStarted;
+    return true;
+  }
   if (owner == mp) {
     if (gp->ctx) return true;
     if (!bind_stack(mp->p, gp)) {

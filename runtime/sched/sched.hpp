@@ -52,6 +52,7 @@ struct Sched {
   std::int64_t started_at = 0;
   std::uint64_t seed = 0;
   std::uint8_t default_stack_cls = 2;
+  bool hibernates = false;  // who does not say otherwise
   Config* config = nullptr;  // of the run under way
 
   // --- [idle] ---

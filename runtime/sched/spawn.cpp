@@ -22,6 +22,7 @@
 #include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/switch.hpp"
 #include "runtime/sched/unwind.hpp"
 
@@ -91,6 +92,12 @@ void scrub(G* gp) {
     gp->nodes = nullptr;
     gp->nodes_capacity = 0;
   }
+}
+
+/// Its stack may be taken out of memory while it is parked.
+WEFT_ALWAYS_INLINE bool hibernates(const G* gp) {
+  if (WEFT_LIKELY(!gp->extra || gp->extra->spawn.hibernate == Hibernate::Default)) return sched.hibernates && !gp->is_main;
+  return gp->extra->spawn.hibernate != Hibernate::Off;
 }
 
 std::size_t stack_bytes_of(const G* gp) {
@@ -167,6 +174,7 @@ WEFT_NOINLINE void finish(G* gp) {
         gp->stack->guard != GuardKind::Canary) {
       next->stack = std::exchange(gp->stack, nullptr);
       next->stack->owner.store(next, memory_order_relaxed);
+      next->stack->may_hibernate = hibernates(next);
       next->started = kStarted;
       next->depth.store(1, memory_order_relaxed);
       now_running(mp, pp, next);
@@ -234,6 +242,7 @@ bool bind_stack(P* pp, G* gp) {
   if (!s) s = stack_acquire(pp ? &pp->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
   if (!s) return false;
   s->owner.store(gp, memory_order_relaxed);
+  s->may_hibernate = hibernates(gp);
   gp->stack = s;
   begin_on_stack(gp);
   gp->started = kStarted;
@@ -372,7 +381,9 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   const std::uint8_t cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
   if (copyable && spawn.main_thread) fatalf("weft: Stack::Copyable with Spawn::main_thread: the host's thread runs growable stacks only");
   if (copyable && cls == kOwnMapping) fatalf("weft: Stack::Copyable of more than 1 MiB: set Spawn::stack_bytes to at most 1 << 20");
-  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread;
+  const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread &&
+                     spawn.hibernate == Hibernate::Default;
+  if (spawn.hibernate == Hibernate::On || spawn.hibernate == Hibernate::Auto) hibernator_asked();
   const G* self = current_g();
   const G* parent = self && hands_on(self) ? self : nullptr;
   std::unique_ptr<GExtra> extra;

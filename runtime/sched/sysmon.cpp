@@ -23,6 +23,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/procs.hpp"
+#include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -248,6 +249,7 @@ std::int64_t look(std::int64_t now) {
       if (sched.ps[i]->status.load(memory_order_acquire) == PStatus::Idle && sched.ps[i]->has_local_work()) wake_one();  // [p-status]
     if (now + kRetryRefused < next) next = now + kRetryRefused;
   }
+  hibernator_look(now);
   if (next <= now) next = now + 50'000;
   return next;
 }
@@ -270,6 +272,7 @@ void* sysmon_main(void*) {
     const bool keeps_time = !sched.poller.ok() && earliest_timer() != kNever;
     if (nobody_runs() && !keeps_time) {
       // One look more before the deep sleep: a program that runs for a moment every millisecond should not wake us each time.
+      hibernator_look(now);
       if (sysmon.idle_looks++ == 0) {
         next = now + kSlice;
       } else {

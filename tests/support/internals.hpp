@@ -18,6 +18,7 @@
 #include "runtime/base/rng.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/core/guard.hpp"
+#include "runtime/core/hibernate.hpp"
 #include "runtime/core/m.hpp"
 #include "runtime/core/poller.hpp"
 #include "runtime/core/run_queue.hpp"

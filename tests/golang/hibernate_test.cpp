@@ -1,0 +1,360 @@
+// Hibernated stacks: taken out of memory while their goroutine is parked, there again for whoever touches them.
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/internals.hpp"
+#include "tests/support/support.hpp"
+
+namespace weft::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Runs body with hibernation after 10 ms. The kernel may refuse it: then the test says so.
+template <class F>
+void hibernating(int procs, F body, Config config = {.hibernate = Hibernate::On, .hibernate_after = 10ms}) {
+  config.procs = procs;
+  const int status = run([&] {
+    if (capabilities().hibernate.rfind("on", 0) != 0 && config.hibernate == Hibernate::On)
+      GTEST_SKIP() << capabilities().hibernate;
+    body();
+  }, config);
+  EXPECT_EQ(status, 0);
+}
+
+bool served_for_the_kernel() { return rt::probe_faults(nullptr) == rt::Faults::All; }
+
+/// Until at least n stacks are away.
+bool until_away(std::size_t n) {
+  return eventually([&] {
+    sleep_for(1ms);
+    return rt::hibernate_stats().away >= n;
+  });
+}
+
+TEST(Hibernate, TakesWhoIsParkedForLongAndBringsItBackWhole) {
+  for (int procs : {1, 2, 8})
+    hibernating(procs, [] {
+      constexpr int kMany = 300;
+      auto c = make_chan<int>();
+      auto done = make_chan<bool>();
+      for (int i = 0; i < kMany; i++)
+        go([=] {
+          volatile int mark[100];
+          for (int k = 0; k < 100; k++) mark[k] = i * 100 + k;
+          const volatile int* self = mark;
+          bool ok = true;
+          for (int round = 0; round < 3; round++) {
+            ok = ok && c.recv_or() == round && self == mark;
+            for (int k = 0; k < 100; k++) ok = ok && mark[k] == i * 100 + k;
+          }
+          done.send(ok);
+        });
+      for (int round = 0; round < 3; round++) {
+        EXPECT_TRUE(until_away(kMany)) << rt::hibernate_stats().away;
+        for (int i = 0; i < kMany; i++) c.send(round);
+      }
+      for (int i = 0; i < kMany; i++) EXPECT_TRUE(*done.recv());
+      const auto st = rt::hibernate_stats();  // a sender that leaves its element there touches the stack first
+      EXPECT_GE(st.resumed + st.touched, 3u * kMany);
+    });
+}
+
+TEST(Hibernate, EveryKindOfWaitEnds) {
+  hibernating(2, [] {
+    WaitGroup wg;
+    Mutex mu;
+    Chan<int> a = make_chan<int>(), b = make_chan<int>();
+    mu.lock();
+    for (int i = 0; i < 20; i++) {
+      wg.go([&] { std::lock_guard l(mu); });
+      wg.go([&] { sleep_for(150ms); });
+      wg.go([&] {
+        int x = 0;
+        select(recv(a, x), recv(b, x), timeout(5s));
+        EXPECT_EQ(x, 7);
+      });
+      wg.go([&] { EXPECT_EQ(a.recv_for(120ms).status, RecvStatus::Empty); });
+    }
+    EXPECT_TRUE(until_away(60));
+    mu.unlock();
+    sleep_for(200ms);
+    for (int i = 0; i < 20; i++) b.send(7);
+    wg.wait();
+  });
+}
+
+/// A goroutine that hands out the address of a local and waits until it is told to look at it.
+struct Parked {
+  Chan<std::uint64_t*> address = make_chan<std::uint64_t*>();
+  Chan<void> look = make_chan<void>();
+  Chan<std::uint64_t> seen = make_chan<std::uint64_t>();
+  std::uint64_t* words = nullptr;
+
+  Parked() {
+    go([address = address, look = look, seen = seen] {
+      volatile std::uint64_t words[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+      address.send(const_cast<std::uint64_t*>(words));
+      (void)look.recv();
+      std::uint64_t sum = 0;
+      for (const volatile std::uint64_t& w : words) sum += w;
+      seen.send(sum);
+    });
+    words = *address.recv();
+  }
+  std::uint64_t sum() {
+    look.send();
+    return *seen.recv();
+  }
+};
+
+TEST(Hibernate, ATouchByAnotherThreadFindsTheBytesAndIsKept) {
+  hibernating(2, [] {
+    Parked g;
+    ASSERT_TRUE(until_away(1));
+    const auto before = rt::hibernate_stats();
+    EXPECT_EQ(g.words[3], 4u);
+    g.words[3] = 40;
+    EXPECT_EQ(rt::hibernate_stats().touched, before.touched + 1);
+    // Left alone until its goroutine has run.
+    sleep_for(100ms);
+    EXPECT_EQ(rt::hibernate_stats().away, 0u);
+    EXPECT_EQ(g.sum(), 36u + 36u);
+  });
+}
+
+TEST(Hibernate, ATouchByAThreadThatBlocksAllSignals) {
+  hibernating(2, [] {
+    Parked g;
+    ASSERT_TRUE(until_away(1));
+    std::thread([&] {
+      sigset_t all;
+      sigfillset(&all);
+      pthread_sigmask(SIG_SETMASK, &all, nullptr);
+      g.words[0] = 101;
+    }).join();
+    EXPECT_EQ(g.sum(), 36u + 100u);
+  });
+}
+
+TEST(Hibernate, TheKernelsOwnAccessesAreServed) {
+  hibernating(2, [] {
+    if (!served_for_the_kernel()) GTEST_SKIP() << "userfaultfd serves user accesses only";
+    {  // recv() of another thread
+      Parked g;
+      ASSERT_TRUE(until_away(1));
+      int fds[2];
+      ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+      std::thread([&] {
+        const std::uint64_t v = 1001;
+        EXPECT_EQ(::send(fds[1], &v, sizeof v, 0), static_cast<ssize_t>(sizeof v));
+        EXPECT_EQ(::recv(fds[0], &g.words[0], sizeof v, 0), static_cast<ssize_t>(sizeof v));
+      }).join();
+      EXPECT_EQ(g.sum(), 36u + 1000u);
+      ::close(fds[0]);
+      ::close(fds[1]);
+    }
+    {  // a futex word
+      Parked g;
+      ASSERT_TRUE(until_away(1));
+      timespec ts{0, 1'000'000};
+      errno = 0;
+      const long r = ::syscall(SYS_futex, &g.words[1], 0 /* FUTEX_WAIT */, 99, &ts, nullptr, 0);
+      EXPECT_TRUE(r == -1 && errno == EAGAIN) << errno;  // its value was read, and is not 99
+      EXPECT_EQ(g.sum(), 36u);
+    }
+    {  // process_vm_readv
+      Parked g;
+      ASSERT_TRUE(until_away(1));
+      std::uint64_t copy[8] = {};
+      iovec to{copy, sizeof copy}, from{g.words, sizeof copy};
+      EXPECT_EQ(::process_vm_readv(::getpid(), &to, 1, &from, 1, 0), static_cast<ssize_t>(sizeof copy));
+      EXPECT_EQ(copy[7], 8u);
+      EXPECT_EQ(g.sum(), 36u);
+    }
+  });
+}
+
+TEST(Hibernate, APinnedPageStays) {
+  hibernating(2, [] {
+    // io_uring's registered buffers are pinned: what the kernel writes there later must not be lost.
+    std::uint8_t params[120] = {};
+    const int ring = static_cast<int>(::syscall(425 /* io_uring_setup */, 4, params));
+    if (ring < 0) GTEST_SKIP() << "io_uring is refused: " << std::strerror(errno);
+    Parked pinned;
+    iovec buffer{pinned.words, 64};
+    if (::syscall(427 /* io_uring_register */, ring, 0 /* IORING_REGISTER_BUFFERS */, &buffer, 1) != 0) {
+      ::close(ring);
+      EXPECT_EQ(pinned.sum(), 36u);
+      GTEST_SKIP() << "buffers cannot be registered: " << std::strerror(errno);
+    }
+    Parked other;
+    ASSERT_TRUE(until_away(1));
+    sleep_for(100ms);
+    EXPECT_EQ(rt::hibernate_stats().away, 1u);
+    ::close(ring);
+    EXPECT_EQ(pinned.sum(), 36u);
+    EXPECT_EQ(other.sum(), 36u);
+  });
+}
+
+TEST(Hibernate, AForkedChildFindsParkedStacks) {
+  hibernating(2, [] {
+    Parked g;
+    ASSERT_TRUE(until_away(1));
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(g.words[5] == 6 ? 7 : 1);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
+    EXPECT_EQ(g.sum(), 36u);
+  });
+}
+
+TEST(Hibernate, DumpsReadStacksWhereTheyAre) {
+  hibernating(2, [] {
+    auto gate = make_chan<void>();
+    for (int i = 0; i < 50; i++) go({.name = "asleep"}, [=] { (void)gate.recv(); });
+    ASSERT_TRUE(until_away(50));
+    const std::string dump = dump_goroutines();
+    std::size_t named = 0, framed = 0;
+    for (std::size_t at = 0; (at = dump.find("\"asleep\" [chan receive", at)) != std::string::npos; at++) {
+      named++;
+      if (dump.substr(at, dump.find("\n\n", at) - at).find("hibernate_test.cpp") != std::string::npos) framed++;
+    }
+    EXPECT_EQ(named, 50u);
+    if (rt::symbols_available()) {
+      EXPECT_EQ(framed, 50u) << dump;
+    }
+    EXPECT_EQ(rt::hibernate_stats().away, 50u);
+    EXPECT_EQ(rt::hibernate_stats().touched, 0u);
+    gate.close();
+  });
+}
+
+TEST(Hibernate, SpawnSaysOtherwise) {
+  hibernating(1, [] {
+    auto gate = make_chan<void>();
+    for (int i = 0; i < 10; i++) go({.hibernate = Hibernate::Off}, [=] { (void)gate.recv(); });
+    go([=] { (void)gate.recv(); });
+    ASSERT_TRUE(until_away(1));
+    sleep_for(100ms);
+    EXPECT_EQ(rt::hibernate_stats().away, 1u);
+    gate.close();
+  });
+  if (rt::probe_faults(nullptr) == rt::Faults::None) return;
+  hibernating(1, [] {
+    auto gate = make_chan<void>();
+    for (int i = 0; i < 10; i++) go([=] { (void)gate.recv(); });
+    go({.hibernate = Hibernate::On}, [=] { (void)gate.recv(); });
+    EXPECT_TRUE(until_away(1));
+    sleep_for(100ms);
+    EXPECT_EQ(rt::hibernate_stats().away, 1u);
+    gate.close();
+  }, {.hibernate = Hibernate::Off, .hibernate_after = 10ms});
+}
+
+TEST(Hibernate, AfterIsOneSecondAndATargetHurries) {
+  hibernating(1, [] {
+    auto gate = make_chan<void>();
+    for (int i = 0; i < 100; i++) go([=] { (void)gate.recv(); });
+    sleep_for(100ms);
+    EXPECT_EQ(rt::hibernate_stats().away, 0u);
+    gate.close();
+  }, {.hibernate = Hibernate::On});
+  hibernating(1, [] {
+    auto gate = make_chan<void>();
+    for (int i = 0; i < 100; i++) go([=] { (void)gate.recv(); });
+    EXPECT_TRUE(until_away(100));
+    gate.close();
+  }, {.hibernate = Hibernate::On, .hibernate_after = 1h, .hibernate_target = 1});
+}
+
+TEST(Hibernate, DeepRecursionOnAWatchedStackWorks) {
+  hibernating(2, [] {
+    auto gate = make_chan<void>();
+    auto sums = make_chan<int>();
+    struct Deep {
+      static int down(int n) {
+        volatile char frame[1000];
+        for (char& x : const_cast<char(&)[1000]>(frame)) x = static_cast<char>(n);
+        return n == 0 ? 0 : down(n - 1) + (frame[999] == static_cast<char>(n));
+      }
+    };
+    for (int i = 0; i < 20; i++)
+      go([=] {
+        (void)gate.recv();
+        sums.send(Deep::down(150));  // fresh pages, each a fault
+      });
+    ASSERT_TRUE(until_away(20));
+    gate.close();
+    for (int i = 0; i < 20; i++) EXPECT_EQ(*sums.recv(), 150);
+  });
+}
+
+/// Threads count up words on parked stacks while these are taken out, brought back, and run.
+void stress(std::uint64_t cycles) {
+  hibernating(2, [&] {
+    constexpr int kGoroutines = 8;
+    struct Shared {
+      std::atomic<std::uint64_t>* words[kGoroutines];
+      Chan<void> wake[kGoroutines];
+    } shared;
+    auto ready = make_chan<int>();
+    auto counted = make_chan<std::uint64_t>();
+    std::atomic<bool> stop{false};
+    for (int i = 0; i < kGoroutines; i++) {
+      shared.wake[i] = make_chan<void>();
+      go([&, i] {
+        std::atomic<std::uint64_t> words[16] = {};
+        shared.words[i] = words;
+        ready.send(i);
+        while (shared.wake[i].recv()) words[0].fetch_add(1, std::memory_order_relaxed);
+        std::uint64_t sum = 0;
+        for (auto& w : words) sum += w.load();
+        counted.send(sum);
+      });
+    }
+    for (int i = 0; i < kGoroutines; i++) (void)ready.recv();
+    std::uint64_t written[2] = {}, woken = 0;
+    std::vector<std::thread> writers;
+    for (int t = 0; t < 2; t++)
+      writers.emplace_back([&, t] {
+        std::uint64_t x = static_cast<std::uint64_t>(t) + 1;
+        while (!stop.load(std::memory_order_relaxed)) {
+          x = x * 6364136223846793005u + 1442695040888963407u;
+          shared.words[(x >> 33) % kGoroutines][(x >> 40) % 16].fetch_add(1, std::memory_order_relaxed);
+          written[t]++;
+          if (x >> 60 == 0) std::this_thread::sleep_for(std::chrono::microseconds(x >> 50 & 0xff));
+        }
+      });
+    while (rt::hibernate_stats().taken < cycles) {
+      shared.wake[woken % kGoroutines].send();
+      woken++;
+      if (woken % 8 == 0) sleep_for(std::chrono::microseconds(1500));
+    }
+    stop = true;
+    for (std::thread& t : writers) t.join();
+    for (auto& w : shared.wake) w.close();
+    std::uint64_t sum = 0;
+    for (int i = 0; i < kGoroutines; i++) sum += *counted.recv();
+    EXPECT_EQ(sum, written[0] + written[1] + woken);
+  }, {.hibernate = Hibernate::On, .hibernate_after = 1ms});
+}
+
+TEST(Hibernate, NoUpdateIsLostWhileStacksComeAndGo) { stress(300); }
+TEST(Hibernate, DISABLED_NoUpdateIsLostIn200000Cycles) { stress(200'000); }
+
+}  // namespace
+}  // namespace weft::test
