@@ -2,7 +2,7 @@
 //
 // Table      Slots by number: StackSlot::next of a slot's stack. Each P has kRunSlotsPerP of each class for goroutines that start there;
 //            a slot is made when it is first wanted. Slots of single goroutines are numbered after these and reused.
-// Orders     [slot] a slot is written before its entry is, and read after it.
+// Orders     [slot] a slot is written before its entry is, and read after it. [status] see core/g.hpp.
 #include "runtime/core/run_slot.hpp"
 
 #include <cstring>
