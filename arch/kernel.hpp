@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <csignal>
 #include <cstddef>
@@ -35,6 +36,7 @@ struct Kernel {
   int (*userfaultfd)(int flags);
   int (*ioctl)(int fd, unsigned long request, void* arg);
   int (*membarrier)(int command, unsigned flags);
+  ssize_t (*process_madvise)(int pidfd, const iovec* ranges, std::size_t n, int advice);
   /// The first `size` bytes of a file, or fewer if it is shorter: open, read, close.
   ssize_t (*read_file)(const char* path, void* buffer, std::size_t size);
 };

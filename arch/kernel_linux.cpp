@@ -98,6 +98,10 @@ int real_membarrier(int command, unsigned flags) {
   return static_cast<int>(::syscall(SYS_membarrier, command, flags, 0));
 }
 
+ssize_t real_process_madvise(int pidfd, const iovec* ranges, std::size_t n, int advice) {
+  return ::syscall(440, pidfd, ranges, n, advice, 0u);  // SYS_process_madvise, not in every system's headers
+}
+
 ssize_t real_read_file(const char* path, void* buffer, std::size_t size) {
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -1;
@@ -133,6 +137,7 @@ constinit const Kernel kRealKernel = {
     .userfaultfd = real_userfaultfd,
     .ioctl = real_ioctl,
     .membarrier = real_membarrier,
+    .process_madvise = real_process_madvise,
     .read_file = real_read_file,
 };
 

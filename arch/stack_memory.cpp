@@ -61,6 +61,24 @@ bool empty_range(char* lo, std::size_t bytes) {
   return kernel.madvise(lo, bytes, MADV_DONTNEED) == 0;
 }
 
+bool empty_ranges(const Range* ranges, std::size_t n) {
+  constexpr std::size_t kAtOnce = 256;
+  constexpr int kSelf = -10001;  // PIDFD_SELF: Linux 6.14
+  static_assert(sizeof(Range) == sizeof(iovec) && offsetof(Range, bytes) == offsetof(iovec, iov_len));
+  std::size_t i = 0;
+  for (; i < n; i += kAtOnce) {
+    const std::size_t k = n - i < kAtOnce ? n - i : kAtOnce;
+    std::size_t bytes = 0;
+    for (std::size_t j = 0; j < k; j++) bytes += ranges[i + j].bytes;
+    if (kernel.process_madvise(kSelf, reinterpret_cast<const iovec*>(ranges + i), k, MADV_DONTNEED) !=
+        static_cast<ssize_t>(bytes))
+      break;
+  }
+  bool all = true;
+  for (; i < n; i++) all = empty_range(ranges[i].lo, ranges[i].bytes) && all;
+  return all;
+}
+
 bool install_guard(char* lo, std::size_t bytes) {
   for (int tries = 0; tries < 100; tries++) {
     if (kernel.madvise(lo, bytes, kGuardInstall) == 0) return true;

@@ -32,6 +32,13 @@ bool empty_range(char* lo, std::size_t bytes);
 char* map_chunk(std::size_t bytes, bool huge);
 void unmap_chunk(char* chunk, std::size_t bytes);
 
+struct Range {
+  char* lo;
+  std::size_t bytes;
+};
+/// empty_range() of many: one call where the kernel has it.
+bool empty_ranges(const Range* ranges, std::size_t n);
+
 bool install_guard(char* lo, std::size_t bytes);
 /// install_guard works here and guards.
 bool probe_install_guard();

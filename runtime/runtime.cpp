@@ -31,6 +31,7 @@
 #include "runtime/obs/leaks.hpp"
 #include "runtime/obs/overflow.hpp"
 #include "runtime/obs/report.hpp"
+#include "runtime/obs/stack_depth.hpp"
 #include "runtime/obs/symbolize.hpp"
 #include "runtime/obs/tls_watch.hpp"
 #include "runtime/sched/lifecycle.hpp"
@@ -57,7 +58,14 @@ void install_reports(const Config& config, bool in_run) {
   if (in_run) sigquit_install();
 }
 
+/// Before the first goroutine.
+void measure_stacks(const Config& config) {
+  if (debug_has(config, "stacks") && !stack_depth_start())
+    log_warn("WEFT_DEBUG=stacks: depths are not measured: /proc/self/pagemap cannot be read, or the guards are holes");
+}
+
 void remove_reports(bool in_run) {
+  stack_depth_stop();
   if (in_run) sigquit_remove();
   tls_watch_stop();
   hogs_remove();
@@ -136,6 +144,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
   end_seen.store(0, memory_order_relaxed);
   end_watch.store(watch_the_end, memory_order_relaxed);
   if (const std::error_code e = sched_boot(c, true)) fatalf("weft: cannot start: %s", e.message().c_str());
+  measure_stacks(c);
   M* mp = enter_as_m();
 
   auto main_closure = detail::bind(MainCall{f, call});
@@ -157,6 +166,7 @@ int run_main(const Config& config, void* f, int (*call)(void*), const void* site
   sysmon_stop();
   end_watch.store(nullptr, memory_order_relaxed);
   if (debug_has(c, "leaks")) report_leaks();
+  if (debug_has(c, "stacks")) report_stack_depths();
   const int result = sched.main_result;
   log_flush();
   remove_reports(true);
@@ -207,6 +217,7 @@ std::error_code Runtime::start() {
     log_flush();
     return give_up(e);
   }
+  measure_stacks(c);
   if (!sched_first_m()) {
     begin_ending();
     sysmon_stop();
@@ -269,6 +280,7 @@ StopResult Runtime::stop_ns(std::int64_t drain_ns) {
   }
   log_flush();
   if (debug_has(*sched.config, "leaks") && !r.abandoned.empty()) report_leaks();
+  if (debug_has(*sched.config, "stacks")) report_stack_depths();
   remove_reports(false);
   close_crash_output(*sched.config);
   sched_shutdown();

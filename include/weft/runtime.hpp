@@ -57,7 +57,7 @@ struct OverrunReport {
 
 /// Every member before `use_env` has a WEFT_* variable that overrides it: WEFT_PROCS, WEFT_SEED, WEFT_STACK_BYTES,
 /// WEFT_GUARD, WEFT_HIBERNATE, WEFT_THREADS_MAX, WEFT_DETACHED_MAX, WEFT_BLOCKING_MAX, WEFT_DEBUG, WEFT_TRACEBACK, WEFT_HIBERNATE_AFTER (ms),
-/// WEFT_HIBERNATE_TARGET, WEFT_CRASH_OUTPUT.
+/// WEFT_HIBERNATE_TARGET, WEFT_STACKS_BYTES_MAX, WEFT_CRASH_OUTPUT.
 /// A value outside its range or an unknown word is an error (run(): one line and exit status 2).
 struct Config {
   int procs = 0;                       ///< goroutines that run at once; 0: as set_default_procs() says. At most 1024
@@ -71,11 +71,12 @@ struct Config {
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
   /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),
   /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs()),
-  /// copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported)
+  /// stacks (how deep goroutines come, by where they were started: stacks.hpp; slow), copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported)
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   std::chrono::milliseconds hibernate_after{1000};  ///< stacks parked for longer may be taken out of memory
   std::size_t hibernate_target = 0;    ///< while more bytes than this are resident, after 20 ms already; 0: no such target
+  std::size_t stacks_bytes_max = 0;    ///< address space of all stacks together; beyond it goroutines wait for a stack. 0: no limit
   std::string crash_output = {};       ///< file to which the report of a process that dies is appended, beside stderr; empty: none
   bool use_env = true;                 ///< false: WEFT_* variables are ignored
   std::function<void(LogLevel, std::string_view)> log = {};  ///< default: stderr. Called on runtime threads

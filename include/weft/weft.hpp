@@ -27,6 +27,7 @@
 #include <weft/select.hpp>
 #include <weft/semaphore.hpp>
 #include <weft/singleflight.hpp>
+#include <weft/stacks.hpp>
 #include <weft/sync_map.hpp>
 #include <weft/test.hpp>
 #include <weft/time.hpp>

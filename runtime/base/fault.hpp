@@ -33,6 +33,7 @@ enum class Call : std::uint8_t {
   Userfaultfd,
   Ioctl,
   Membarrier,
+  ProcessMadvise,
   ReadFile,
 };
 inline constexpr std::size_t kCalls = static_cast<std::size_t>(Call::ReadFile) + 1;

@@ -38,7 +38,7 @@ constexpr Word kTracebacks[] = {{"none", static_cast<int>(Traceback::None)},
                                 {"0", static_cast<int>(Traceback::None)},
                                 {"1", static_cast<int>(Traceback::All)},
                                 {"2", static_cast<int>(Traceback::System)}};
-constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs", "copytraps"};
+constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs", "copytraps", "stacks"};
 
 // Collects the first complaint.
 class Check {
@@ -224,6 +224,13 @@ std::error_code apply_env(Config& config, std::string* why) {
         check.refuse("WEFT_HIBERNATE_TARGET", v, "a size, as in 1000000000, 800M or 1G");
       else
         config.hibernate_target = static_cast<std::size_t>(n);
+    }
+    if (const char* v = variable("WEFT_STACKS_BYTES_MAX")) {
+      std::uint64_t n = 0;
+      if (!parse_size(v, &n))
+        check.refuse("WEFT_STACKS_BYTES_MAX", v, "a size, as in 1000000000, 800M or 1G");
+      else
+        config.stacks_bytes_max = static_cast<std::size_t>(n);
     }
     if (const char* v = variable("WEFT_CRASH_OUTPUT")) config.crash_output = v;
     if (check.failed()) return check.result();

@@ -128,13 +128,22 @@ bool in_stack_memory(const void* addr);
 /// The range of the 64 stacks around `s`, guards included. False: a stack of its own mapping.
 bool stack_neighbourhood(const StackSlot* s, char** lo, char** hi);
 
+/// The guards are holes: a page of a stack that is given back has to be filled again.
+bool guards_are_holes();
+
+/// Told of each growable stack that somebody gets, and of who ends on one. Null: nobody is told. Set by runtime/obs before the start.
+extern void (*stack_bound_hook)(StackSlot* s);
+extern void (*stack_ended_hook)(const G* gp, const StackSlot* s);
+
 /// Told of a stack whose canary was found overwritten at release, on whatever stack runs then. Must not return. Set once by
 /// runtime/obs.
 extern void (*canary_reporter)(StackSlot* s, G* owner);
 
 /// Probes the ladder once per start of a runtime; `forced` other than Auto takes that rung only (false: this kernel does
-/// not have it).
-bool stacks_start(GuardKind forced);
+/// not have it). `bytes_max`: no more than that of address ranges; 0: no limit.
+bool stacks_start(GuardKind forced, std::size_t bytes_max = 0);
+/// Gives back the pages of stacks that nobody has wanted for a second, some at a time. Returns when to call it again.
+std::int64_t stacks_trim(std::int64_t now);
 /// Unmaps every reservation none of whose stacks is bound (owner set); of the others, empties the stacks that are not.
 /// Called when the runtime has stopped; caches of Ps are not to be used again.
 void stacks_stop();
@@ -144,7 +153,8 @@ struct StackStats {
   std::size_t carved = 0;               // stacks that exist
   std::size_t bound = 0;                // those with an owner (counted by looking at all)
   std::size_t peak_bound = 0;           // at most this many were bound at once; counts the Ps' caches in
-  std::size_t refused = 0;              // times the kernel refused memory
+  std::size_t refused = 0;              // times the kernel refused memory, or the limit was reached
+  std::size_t trimmed = 0;              // stacks whose pages were given back
 };
 StackStats stack_stats();
 const char* guard_name(GuardKind k);

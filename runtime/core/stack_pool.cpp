@@ -5,6 +5,8 @@
 //              frame that jumps over a guard meets a neighbour's guard or the pad at the bottom, not free memory. The
 //              side table of slots is a mapping of the same capacity beside it: it grows by being touched and never
 //              moves.
+// Trimming     Of the central list's cold end, what was not wanted for a second: its pages go back in batches (sysmon), and it
+//              moves to the cold list, which is used up last. Fewer than kTrimLeast stay as they are.
 // Carving      A batch is claimed under the lock and guarded without it: 32 guards are 20 us.
 // Own          Stacks above 1 MiB: a mapping each, and an entry of `own` that a reader can check without a lock.
 // Locks        pool_mu guards the lists, the claims and the own entries' free list. Readers of reservations, ready
@@ -15,6 +17,9 @@
 //              reader that finds the same begin twice has the end that belongs to it.
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
 #include <new>
 
 #include "runtime/base/check.hpp"
@@ -24,6 +29,8 @@
 
 namespace weft::rt {
 
+void (*stack_bound_hook)(StackSlot* s) = nullptr;
+void (*stack_ended_hook)(const G* gp, const StackSlot* s) = nullptr;
 void (*canary_reporter)(StackSlot* s, G* owner) = nullptr;
 
 namespace {
@@ -35,6 +42,7 @@ constexpr std::size_t kStacksWished[kStackClasses] = {16u << 20, 16u << 20, 16u 
 constexpr std::size_t kPadBytes = 2 << 20;       // without access, below the first stack
 constexpr std::size_t kCommitBytes = 64 << 20;   // a step where the kernel accounts for reservations
 constexpr std::size_t kOwnMax = 1 << 20;
+constexpr std::size_t kTrimLeast = 64;
 
 static_assert((std::size_t{1} << kIndexBits) > (16u << 20));
 
@@ -73,10 +81,36 @@ std::atomic<Own*> own{nullptr};
 std::atomic<std::size_t> own_used{0};
 
 Mutex pool_mu{Rank::Stacks};
+/// Places of stacks that nobody has, the hottest last.
+struct PlaceList {
+  std::uint32_t* at = nullptr;
+  std::size_t count = 0;
+  std::size_t capacity = 0;
+
+  void make_room(std::size_t n) {
+    if (n <= capacity) return;
+    n = std::max(n, 2 * capacity);
+    void* bigger = std::realloc(at, n * sizeof *at);
+    if (!bigger) fatalf("out of memory: no room for a list of %zu stacks", n);
+    at = static_cast<std::uint32_t*>(bigger);
+    capacity = n;
+  }
+  void push(std::uint32_t place) {
+    make_room(count + 1);
+    at[count++] = place;
+  }
+};
+
 struct Pool {
-  std::uint32_t central[kStackClasses] = {};
-  std::size_t central_count = 0;
+  PlaceList central[kStackClasses];
+  PlaceList cold[kStackClasses];        // their pages have been given back
+  std::size_t least[kStackClasses] = {};  // in central since the last look: so many at its cold end were not wanted
+  std::int64_t looked_at = 0;
+  std::size_t central_count = 0;        // in both
+  std::size_t bytes_max = 0;            // of all stacks' ranges; 0: no limit
+  std::size_t bytes = 0;                // of what is carved
   std::size_t carved = 0;  // of classes
+  std::size_t trimmed = 0;
   std::size_t own_count = 0;
   std::size_t peak = 0;
   Own* own_free = nullptr;
@@ -112,16 +146,16 @@ std::uint32_t place_of(const StackSlot* s) {
 }
 
 void push_central(StackSlot* s) {
-  s->next = pool.central[s->cls];
-  pool.central[s->cls] = place_of(s);
+  pool.central[s->cls].push(place_of(s));
   pool.central_count++;
 }
 
 StackSlot* pop_central(std::uint8_t cls) {
-  const std::uint32_t place = pool.central[cls];
-  if (place == 0) return nullptr;
-  StackSlot* s = unpack(place);
-  pool.central[cls] = s->next;
+  PlaceList& hot = pool.central[cls];
+  PlaceList& list = hot.count != 0 ? hot : pool.cold[cls];
+  if (list.count == 0) return nullptr;
+  StackSlot* s = unpack(list.at[--list.count]);
+  if (hot.count < pool.least[cls]) pool.least[cls] = hot.count;
   pool.central_count--;
   s->used = true;
   return s;
@@ -132,6 +166,7 @@ void note_peak() { pool.peak = std::max(pool.peak, pool.carved + pool.own_count 
 // --- reservations ---
 
 void unmap(Reservation& res) {
+  pool.bytes -= res.claimed * kStackClassBytes[res.cls];
   res.base.store(0, memory_order_release);  // [base]
   for (std::size_t i = 0; i < res.claimed; i++) {
     StackSlot& s = res.slots[i];
@@ -209,6 +244,8 @@ struct Claim {
 
 // A batch that nobody else will carve. Locks: pool_mu.
 Claim claim_batch(std::uint8_t cls) {
+  const std::size_t bytes = kBatch * kStackClassBytes[cls];
+  if (pool.bytes_max != 0 && pool.bytes + bytes > pool.bytes_max) return {};
   Reservation* res = nullptr;
   for (Reservation& r : reservations)
     if (r.slots && r.cls == cls && r.asked == guards_rung() && r.claimed < r.capacity) res = &r;
@@ -223,6 +260,7 @@ Claim claim_batch(std::uint8_t cls) {
   }
   const Claim c{res, res->claimed};
   res->claimed += kBatch;
+  pool.bytes += bytes;
   return c;
 }
 
@@ -286,8 +324,20 @@ void give_own_entry(Own* o) {
   pool.own_count--;
 }
 
-StackSlot* acquire_own(std::size_t bytes) {
-  bytes = (std::min(bytes, kStackBytesMax) + arch::kPageBytes - 1) & ~(arch::kPageBytes - 1);
+/// False: Config::stacks_bytes_max is reached.
+bool count_bytes(std::size_t bytes) {
+  const Lock lock;
+  if (pool.bytes_max != 0 && pool.bytes + bytes > pool.bytes_max) return false;
+  pool.bytes += bytes;
+  return true;
+}
+
+void uncount_bytes(std::size_t bytes) {
+  const Lock lock;
+  pool.bytes -= bytes;
+}
+
+StackSlot* acquire_own_counted(std::size_t bytes) {
   bool needs_commit = false;
   const std::size_t whole = bytes + kOwnGuardBytes;
   char* bottom = arch::reserve_range(whole, &needs_commit);
@@ -316,7 +366,16 @@ StackSlot* acquire_own(std::size_t bytes) {
   return &s;
 }
 
+StackSlot* acquire_own(std::size_t bytes) {
+  bytes = (std::min(bytes, kStackBytesMax) + arch::kPageBytes - 1) & ~(arch::kPageBytes - 1);
+  if (!count_bytes(bytes)) return refuse();
+  StackSlot* s = acquire_own_counted(bytes);
+  if (!s) uncount_bytes(bytes);
+  return s;
+}
+
 void release_own(StackSlot* s) {
+  uncount_bytes(s->bytes());
   Own* o = to_own(s);
   o->begin.store(0, memory_order_seq_cst);  // [own] before any other change of the entry
   char* const bottom = s->bottom();
@@ -472,6 +531,8 @@ bool stack_neighbourhood(const StackSlot* s, char** lo, char** hi) {
   return true;
 }
 
+bool guards_are_holes() { return guards_rung() == GuardKind::Hole; }
+
 bool in_guard(const StackSlot* s, const void* addr) {
   const auto* a = static_cast<const char*>(addr);
   return a >= s->bottom() && a < s->lo;
@@ -487,9 +548,11 @@ bool in_stack_memory(const void* addr) {
   return find_own(a) != nullptr;
 }
 
-bool stacks_start(GuardKind forced) {
+bool stacks_start(GuardKind forced, std::size_t bytes_max) {
   if (!guards_start(forced)) return false;
   const Lock lock;
+  pool.bytes_max = bytes_max;
+  pool.looked_at = 0;
   pool.peak = 0;
   refused.store(0, memory_order_relaxed);
   // Reservations that outlived the last stop: their free stacks serve again if they are guarded as asked now.
@@ -503,9 +566,62 @@ bool stacks_start(GuardKind forced) {
   return true;
 }
 
+std::int64_t stacks_trim(std::int64_t now) {
+  constexpr std::int64_t kPeriod = 1'000'000'000;
+  constexpr std::int64_t kSoon = 1'000'000;
+  constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
+  constexpr std::size_t kAtOnce = 256;
+  StackSlot* some[kAtOnce];
+  std::int64_t next = kForever;
+  for (unsigned c = 0; c < kStackClasses; c++) {
+    std::size_t n = 0;
+    {
+      const Lock lock;
+      if (c == 0) {
+        if (now - pool.looked_at < kPeriod) return pool.central_count >= kTrimLeast ? pool.looked_at + kPeriod : kForever;
+        pool.looked_at = now;
+      }
+      PlaceList& hot = pool.central[c];
+      std::size_t idle = std::min(pool.least[c], hot.count);
+      if (idle >= kTrimLeast) {
+        n = std::min(idle, kAtOnce);
+        for (std::size_t i = 0; i < n; i++) some[i] = unpack(hot.at[i]);
+        std::memmove(hot.at, hot.at + n, (hot.count - n) * sizeof *hot.at);
+        hot.count -= n;
+        pool.central_count -= n;
+        idle -= n;
+        if (idle >= kTrimLeast) pool.looked_at = 0;  // go on soon
+      }
+      pool.least[c] = pool.looked_at == 0 ? idle : hot.count;
+      if (hot.count >= kTrimLeast) next = std::min(next, now + (pool.looked_at == 0 ? kSoon : kPeriod));
+    }
+    if (n == 0) continue;
+    // They are nobody's now: no lock while the kernel works.
+    arch::Range ranges[kAtOnce];
+    std::size_t k = 0;
+    for (std::size_t i = 0; i < n; i++)
+      if (some[i]->used) ranges[k++] = {some[i]->lo, some[i]->bytes()};
+    const bool emptied = arch::empty_ranges(ranges, k);
+    const Lock lock;
+    for (std::size_t i = 0; i < n; i++) {
+      StackSlot* s = some[i];
+      if (emptied && guard_refill(s)) s->used = false;
+      pool.cold[c].push(place_of(s));
+      pool.central_count++;
+    }
+    pool.trimmed += k;
+  }
+  return next;
+}
+
 void stacks_stop() {
   const Lock lock;
-  for (std::uint32_t& head : pool.central) head = 0;
+  for (PlaceList* lists : {pool.central, pool.cold})
+    for (unsigned c = 0; c < kStackClasses; c++) {
+      std::free(lists[c].at);
+      lists[c] = {};
+    }
+  for (std::size_t& n : pool.least) n = 0;
   pool.central_count = 0;
   for (Reservation& res : reservations) {
     if (!res.slots) continue;
@@ -533,6 +649,7 @@ StackStats stack_stats() {
     if (res.slots) st.bound += count_bound(res);
   st.peak_bound = pool.peak;
   st.refused = peek(refused);
+  st.trimmed = pool.trimmed;
   return st;
 }
 

@@ -81,7 +81,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.detached.store(0, memory_order_relaxed);
   sched.overrun.store(0, memory_order_relaxed);
   arch::probe_context_layout();
-  if (!stacks_start(static_cast<GuardKind>(config.guard))) return Errc::refused;
+  if (!stacks_start(static_cast<GuardKind>(config.guard), config.stacks_bytes_max)) return Errc::refused;
   const int want = procs_at_boot(config);
   sched.ps_made.store(0, memory_order_relaxed);
   while (ps_there() < static_cast<std::uint32_t>(want) && make_p()) {

@@ -109,10 +109,12 @@ std::size_t stack_bytes_of(const G* gp) {
 void commit_dead(M* mp, G* from, void*) {
   mp->leaves = false;
   P* pp = mp->p;
-  if (WEFT_UNLIKELY(is_copyable(from)))
+  if (WEFT_UNLIKELY(is_copyable(from))) {
     end_in_run_slot(mp, from);
-  else
+  } else {
+    if (WEFT_UNLIKELY(stack_ended_hook != nullptr)) stack_ended_hook(from, from->stack);
     stack_release(pp ? &pp->stacks : nullptr, std::exchange(from->stack, nullptr));
+  }
   if (WEFT_UNLIKELY(peek(sched.stackless_count) != 0)) retry_stackless();
   scrub(from);
   if (pp) {
@@ -171,7 +173,7 @@ WEFT_NOINLINE void finish(G* gp) {
     end_locked(mp, gp);
   if (WEFT_LIKELY(next != nullptr)) {
     if (kTakeOver && !next->started && next->stack_cls == gp->stack_cls && !next->stack && next->stack_cls != kOwnMapping &&
-        gp->stack->guard != GuardKind::Canary) {
+        gp->stack->guard != GuardKind::Canary && !stack_ended_hook) {
       next->stack = std::exchange(gp->stack, nullptr);
       next->stack->owner.store(next, memory_order_relaxed);
       next->stack->may_hibernate = hibernates(next);
@@ -243,6 +245,7 @@ bool bind_stack(P* pp, G* gp) {
   if (!s) return false;
   s->owner.store(gp, memory_order_relaxed);
   s->may_hibernate = hibernates(gp);
+  if (WEFT_UNLIKELY(stack_bound_hook != nullptr)) stack_bound_hook(s);
   gp->stack = s;
   begin_on_stack(gp);
   gp->started = kStarted;

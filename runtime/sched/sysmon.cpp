@@ -250,6 +250,7 @@ std::int64_t look(std::int64_t now) {
     if (now + kRetryRefused < next) next = now + kRetryRefused;
   }
   hibernator_look(now);
+  next = std::min(next, stacks_trim(now));
   if (next <= now) next = now + 50'000;
   return next;
 }
@@ -273,8 +274,11 @@ void* sysmon_main(void*) {
     if (nobody_runs() && !keeps_time) {
       // One look more before the deep sleep: a program that runs for a moment every millisecond should not wake us each time.
       hibernator_look(now);
+      const std::int64_t trims = stacks_trim(now);
       if (sysmon.idle_looks++ == 0) {
         next = now + kSlice;
+      } else if (trims != kNever) {
+        next = trims;
       } else {
         sysmon.next_look.store(kNever, memory_order_seq_cst);  // [sysmon]
         if (nobody_runs() && !sysmon.stop.load(memory_order_acquire) &&  // [sysmon-stop]
