@@ -26,6 +26,7 @@
 #include <weft/semaphore.hpp>
 #include <weft/singleflight.hpp>
 #include <weft/sync_map.hpp>
+#include <weft/task.hpp>
 #include <weft/test.hpp>
 #include <weft/time.hpp>
 #include <weft/wait_group.hpp>

@@ -115,7 +115,7 @@ void look_for_the_first(const G* gp, Message* m) {
   if (!under_way.messages.empty()) {
     m->chained = true;
     m->first = under_way.messages.back();
-  } else if (!gp->unwinding) {
+  } else if (gp->unwinding == Unwinding::No) {
     m->chained = true;
     m->first = "(an exception that was unwinding)";
   }
