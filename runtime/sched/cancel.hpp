@@ -64,7 +64,7 @@ inline void cancellers_end() { cancellers.fetch_sub(1, memory_order_release); } 
 void wait_for_cancellers();
 /// Before a channel's memory goes.
 WEFT_ALWAYS_INLINE void pass_cancellers() {
-  if (WEFT_UNLIKELY(peek(cancellers) != 0)) wait_for_cancellers();
+  if (WEFT_UNLIKELY(cancellers.load(memory_order_acquire) != 0)) wait_for_cancellers();  // [cancellers]
 }
 
 /// The canceller's look: ends the wait of d's runner, if it is parked and not shielded.
