@@ -114,7 +114,7 @@ bool claim(Walk& walk, Tree* t, Why why, const std::error_code& e) {
     t->why = why;
     t->error = e;
     t->canceled = true;
-    if (G* gp = t->runner) {
+    if (G* gp = runs_on(t) ? t->runner : nullptr) {
       gp->cancel.store(1, memory_order_relaxed);  // [cancel]
       walk.runners = true;
     }

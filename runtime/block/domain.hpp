@@ -9,7 +9,7 @@
 //            Children that hide (shields, and scopes that were opened in a shielded place) are not claimed; a shield's time begins.
 // Lifetime   References: the handle's, the goroutine's or frame's, each child's on its parent, an armed timer's, a walk's.
 // Locks      One domain's lock at a time; within it that of a parked runner's wait. JoinQueue::lock by itself.
-// Orders     [domain-ref] as [chan-ref] in include/weft/chan.hpp. [task-done] release by the task's end, acquire by who sees it.
+// Orders     [run-state] see sched/lifecycle.cpp. [domain-ref] as [chan-ref] in include/weft/chan.hpp. [task-done] release by the task's end, acquire by who sees it.
 #pragma once
 
 #include <weft/task.hpp>
@@ -43,10 +43,18 @@ struct Tree : Domain {
   weft::Context base;              // what its context derives from, if that is not the parent's
   weft::Context context;           // under lock; made when it is first asked for
 
+  const std::int64_t run = sched.started_at;  // the runner's: descriptors of an earlier one are nobody's
+
   Tree(TreeKind k, Tree* p) : kind(k), parent(p) {
     if (p) p->refs.fetch_add(1, memory_order_relaxed);
   }
 };
+
+/// Whether its goroutine may still come to its end.
+inline bool runs_on(const Tree* t) {
+  const RunState s = sched.state.load(memory_order_acquire);  // [run-state]
+  return (s == RunState::Running || s == RunState::Unwinding) && sched.started_at == t->run;
+}
 
 /// Those who wait for something that happens once.
 struct JoinQueue {

@@ -33,8 +33,7 @@ struct TaskHead : Tree {
   std::atomic<bool> has_chan{false};
   RecvChan<void> done_chan;  // under join.lock until has_chan
   Chan<void> closer;         // its other end
-  const std::int64_t run;    // in which its goroutine lives
-  TaskHead(const ResultOps* o, Tree* parent) : Tree(TreeKind::Task, parent), ops(o), run(sched.started_at) {}
+  TaskHead(const ResultOps* o, Tree* parent) : Tree(TreeKind::Task, parent), ops(o) {}
 };
 
 namespace {
@@ -51,11 +50,6 @@ std::align_val_t align_of(const ResultOps* ops) {
 
 bool is_done(const TaskHead* t) {
   return t->done.load(memory_order_acquire);  // [task-done]
-}
-
-/// Whether its goroutine may still come to its end.
-bool may_end(const TaskHead* t) {
-  return sched.state.load(memory_order_acquire) != RunState::Off && sched.started_at == t->run;  // [run-state]
 }
 
 void end(TaskHead* t) {
@@ -184,7 +178,7 @@ void task_own(TaskHead* t) { t->owned = true; }
 
 void task_drop_handle(TaskHead* t) noexcept {
   if (t->owned) {
-    if (!is_done(t) && may_end(t) && (t->goid == 0 || weft::goid() != t->goid)) {
+    if (!is_done(t) && runs_on(t) && (t->goid == 0 || weft::goid() != t->goid)) {
       task_cancel(t);
       Inside inside;
       Masked masked(current_g());

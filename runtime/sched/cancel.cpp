@@ -10,7 +10,7 @@ namespace weft::rt {
 
 std::atomic<std::uint32_t> cancellers{0};
 void (*cancel_thrower)() = nullptr;
-bool cancel_by_barrier = false;
+Relaxed<bool> cancel_by_barrier;
 
 void enter_domain(G* gp, Domain* d) {
   d->outer = gp->domain;
@@ -48,6 +48,7 @@ void cancellers_begin() {
   if (arch::barrier_in_all_threads()) return;
   // Counted while the world stands: who waits for cancellers comes to no safepoint.
   cancellers.fetch_sub(1, memory_order_relaxed);
+  cancel_by_barrier = false;
   stop_world();
   cancellers.fetch_add(1, memory_order_relaxed);
   start_world();

@@ -77,7 +77,7 @@ void unlock_canceled(G* from, SpinLock* lock);
 
 /// Throws weft::Canceled: set by block/, for the one wait of this layer that users see.
 extern void (*cancel_thrower)();
-extern bool cancel_by_barrier;  // else the world is stopped for each cancel: not on g0
+extern Relaxed<bool> cancel_by_barrier;  // else the world is stopped for each cancel: not on g0
 
 void pass_domain(G* gp);
 /// First thing of whoever comes back from a wait: its canceller may still look at it.

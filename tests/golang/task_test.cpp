@@ -255,7 +255,17 @@ TEST(Task, AHandleMayOutliveItsRuntime) {
     begun.recv();
   });
   EXPECT_EQ(done.get(), 1);
-  lost = Task<int>();  // run() has dropped its goroutine: there is nobody to wait for
+  lost.cancel();
+  run([&] {
+    // Descriptors are used again.
+    auto c = make_chan<int>();
+    Task<int> other = spawn([c] { return c.recv_or(); });
+    lost.cancel();
+    yield();
+    c.send(4);
+    EXPECT_EQ(other.get(), 4);
+    lost = Task<int>();  // its goroutine was dropped: there is nobody to wait for
+  });
 }
 
 TEST(Task, ReadyCasesTakeContextsToo) {
