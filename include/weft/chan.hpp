@@ -32,7 +32,7 @@ enum class RecvStatus : std::uint8_t {
   Ok,
   Empty,     ///< nothing there now, or the time ran out
   Closed,    ///< closed and drained
-  Canceled,  ///< the context was done
+  Canceled,  ///< the context was done, or the task or scope is cancelled
 };
 
 /// What try_recv, recv_for and recv(ctx) give. `value` is set exactly when status is Ok.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <weft/detail/clock.hpp>
+#include <weft/detail/mask.hpp>
+#include <weft/error.hpp>
 #include <weft/mutex.hpp>
 #include <weft/rw_mutex.hpp>
 
@@ -26,7 +28,8 @@ enum class CondLock : std::uint8_t { Mutex, Write, Read };
 enum class CondEnd : std::uint8_t {
   Notified,
   Locked,  // notified, and the lock is held again
-  Ended,  // by the deadline or the context
+  Ended,     // by the deadline or the context
+  Canceled,  // by the task or scope
   Held,   // that had come before: the lock was not let go
 };
 
@@ -39,17 +42,29 @@ struct CondLockOf;
 template <>
 struct CondLockOf<std::unique_lock<Mutex>> {
   static constexpr CondLock kKind = CondLock::Mutex;
-  static void relock(std::unique_lock<Mutex>& u) { u.mutex()->lock(); }
+  static void relock(std::unique_lock<Mutex>& u) {
+    if (u.mutex()->try_lock()) return;
+    CancelMask mask;
+    u.mutex()->lock();
+  }
 };
 template <>
 struct CondLockOf<std::unique_lock<RwMutex>> {
   static constexpr CondLock kKind = CondLock::Write;
-  static void relock(std::unique_lock<RwMutex>& u) { u.mutex()->lock(); }
+  static void relock(std::unique_lock<RwMutex>& u) {
+    if (u.mutex()->try_lock()) return;
+    CancelMask mask;
+    u.mutex()->lock();
+  }
 };
 template <>
 struct CondLockOf<std::shared_lock<RwMutex>> {
   static constexpr CondLock kKind = CondLock::Read;
-  static void relock(std::shared_lock<RwMutex>& u) { u.mutex()->lock_shared(); }
+  static void relock(std::shared_lock<RwMutex>& u) {
+    if (u.mutex()->try_lock_shared()) return;
+    CancelMask mask;
+    u.mutex()->lock_shared();
+  }
 };
 
 template <class L>
@@ -62,6 +77,7 @@ concept CondLockable = requires { CondLockOf<L>::kKind; };
 /// All forms return with the lock held. Order: what happened before a notify happens before the wait that it ends.
 /// Cost: O(1), no allocation. Threads: any. Lifetime: destroying one that is waited for is fatal.
 /// Go: any Locker serves there; here unlocking must not wait, so the three locks it is.
+/// Cancelled by its task or scope, a wait takes the lock again before it throws Canceled.
 /// A goroutine that the runtime's stop unwinds in a wait does not lock again: its lock is released from the mutex.
 class Cond {
  public:
@@ -74,8 +90,13 @@ class Cond {
 
   template <detail::CondLockable L>
   void wait(L& u) {
-    Relock<L> r(u);
-    r.after(detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, detail::kForever));
+    using detail::CondEnd;
+    CondEnd end;
+    {
+      Relock<L> r(u);
+      r.after(end = detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, detail::kForever));
+    }
+    if (end == CondEnd::Canceled) throw Canceled();
   }
   template <detail::CondLockable L, class Pred>
     requires std::is_invocable_r_v<bool, Pred&>
@@ -110,10 +131,16 @@ class Cond {
   /// None: notified. Else ctx is or became done first, and this is its err().
   template <detail::CondLockable L>
   std::error_code wait(L& u, const Context& ctx) {
+    using detail::CondEnd;
     std::error_code e;
-    Relock<L> r(u);
-    r.after(detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, ctx, e));
-    return e;
+    CondEnd end;
+    {
+      Relock<L> r(u);
+      r.after(end = detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, ctx, e));
+    }
+    if (end != CondEnd::Canceled) return e;
+    detail::result_canceled();
+    return Errc::canceled;
   }
   /// None: the predicate holds.
   template <detail::CondLockable L, class Pred>
@@ -143,7 +170,7 @@ class Cond {
     explicit Relock(L& u) : u_(u) {}
     bool after(detail::CondEnd end) {
       using detail::CondEnd;
-      if (end == CondEnd::Notified || end == CondEnd::Ended) detail::CondLockOf<L>::relock(u_);
+      if (end != CondEnd::Locked && end != CondEnd::Held) detail::CondLockOf<L>::relock(u_);
       done_ = true;
       return end == CondEnd::Notified || end == CondEnd::Locked;
     }
@@ -158,8 +185,16 @@ class Cond {
 
   template <class L>
   bool wait_until_ns(L& u, std::int64_t deadline) {
-    Relock<L> r(u);
-    return r.after(detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, detail::finite(deadline)));
+    using detail::CondEnd;
+    CondEnd end;
+    bool notified;
+    {
+      Relock<L> r(u);
+      end = detail::cond_wait(*this, u.mutex(), detail::CondLockOf<L>::kKind, detail::finite(deadline));
+      notified = r.after(end);
+    }
+    if (end == CondEnd::Canceled) detail::result_canceled();
+    return notified;
   }
   void notify(bool all);
   void destroyed_in_use();

@@ -65,6 +65,7 @@ ContextHead* context_with_value(ContextHead* parent, const ContextKeyBase& key, 
 ContextHead* context_without_cancel(ContextHead* parent);
 /// A context made by context_with_cancel or _with_deadline; `cause` may be null.
 void context_cancel(ContextHead* h, std::exception_ptr cause);
+void context_cancel_with(ContextHead* h, const std::error_code& e);  // the same; does not wait for who cancels meanwhile
 void context_cancel_handles(ContextHead* h, int by);  // at zero: cancelled unless detached
 void context_detach(ContextHead* h);
 [[noreturn]] void panic_nil_context();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <weft/context.hpp>
+#include <weft/detail/mask.hpp>
 #include <weft/once.hpp>
 #include <weft/semaphore.hpp>
 #include <weft/wait_group.hpp>
@@ -62,11 +63,25 @@ class ErrGroup {
   }
 
   /// Parks until all functions have returned, then cancels the context. Gives the first failure, or rethrows it.
+  /// In a task or scope that is cancelled: the context is cancelled at once; then, still when all functions have returned (they
+  /// refer to the group), the first failure or Errc::canceled.
   std::error_code wait() {
-    running_.wait();
+    bool canceled = false;
+    try {
+      running_.wait();
+    } catch (const Canceled&) {
+      canceled = true;
+    }
+    if (canceled) {
+      if (own_) own_->cancel();
+      detail::CancelMask mask;
+      running_.wait();
+    }
     if (own_) own_->cancel(why());
     if (raised_) std::rethrow_exception(raised_);
-    return error_;
+    if (!canceled || error_) return error_;
+    detail::result_canceled();
+    return Errc::canceled;
   }
 
  private:

@@ -5,6 +5,14 @@
 #pragma once
 
 #include <system_error>
+#include <type_traits>
+
+namespace weft {
+enum class Errc;
+}
+
+template <>
+struct std::is_error_code_enum<weft::Errc> : std::true_type {};
 
 namespace weft {
 
@@ -20,7 +28,13 @@ enum class Errc {
 const std::error_category& error_category() noexcept;
 std::error_code make_error_code(Errc e) noexcept;
 
-}  // namespace weft
+/// Thrown by a wait that has no result to say it in, when the task or scope that it runs in is cancelled (task.hpp): it ends the
+/// task, and is no failure. So it has no base class: `catch (const std::exception&)` does not take it for one. Who catches it to
+/// clean up should rethrow it; who swallows it gets it again at the next wait. Only raised in tasks and scopes.
+class Canceled {
+ public:
+  const char* what() const noexcept { return "task canceled"; }
+  std::error_code code() const noexcept { return Errc::canceled; }
+};
 
-template <>
-struct std::is_error_code_enum<weft::Errc> : std::true_type {};
+}  // namespace weft

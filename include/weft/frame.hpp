@@ -86,7 +86,7 @@ class FrameBase {
   }
 
   /// In a deferred call that runs because of a panic: stops it and returns it; func() returns once the deferred calls are done.
-  /// nullopt: nothing panics, goexit is under way, it has been recovered already, or this is not called from the deferred call.
+  /// nullopt: nothing panics, goexit or a cancel is under way, it has been recovered already, or this is not called from the deferred call.
   std::optional<Panic> recover();
 
  protected:

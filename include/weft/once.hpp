@@ -1,6 +1,7 @@
 /// weft/once.hpp: doing something once.
 #pragma once
 
+#include <weft/error.hpp>
 #include <weft/mutex.hpp>
 
 #include <atomic>
@@ -84,6 +85,10 @@ struct OnceState {
       } else {
         value.emplace(std::invoke(*f));
       }
+    } catch (const Canceled&) {
+      // The end of this caller's task is not that of the later ones.
+      raised = std::make_exception_ptr(std::system_error(Errc::canceled));
+      throw;
     } catch (...) {
       if (!unwinding_now()) raised = std::current_exception();
       throw;

@@ -3,6 +3,7 @@
 
 #include <weft/error.hpp>
 #include <weft/go.hpp>
+#include <weft/task.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -143,6 +144,17 @@ class Runtime {
   template <class F, class... Args>
   [[gnu::always_inline]] void go(Spawn spawn, F&& f, Args&&... args) {
     weft::go(std::move(spawn), std::forward<F>(f), std::forward<Args>(args)...);
+  }
+
+  /// As weft::spawn, from any thread.
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, Spawn>)
+  [[nodiscard, gnu::always_inline]] auto submit(F&& f, Args&&... args) {
+    return weft::spawn(std::forward<F>(f), std::forward<Args>(args)...);
+  }
+  template <class F, class... Args>
+  [[nodiscard, gnu::always_inline]] auto submit(const Spawn& attributes, F&& f, Args&&... args) {
+    return weft::spawn(attributes, std::forward<F>(f), std::forward<Args>(args)...);
   }
 
   /// Waits up to `drain` for all goroutines to end, then unwinds those that are parked, at their waits (destructors

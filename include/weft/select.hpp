@@ -7,7 +7,9 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/context.hpp>
 #include <weft/fd.hpp>
+#include <weft/task.hpp>
 
 #include <array>
 #include <chrono>
@@ -140,6 +142,12 @@ concept SelectableCase = requires(C& c, SelectCase& s) {
   c.finish(s, true);
 };
 
+template <class H>
+auto ready_when_closed(const RecvChan<void>& c, H&& h) {
+  static constinit Unit unit;
+  return PlainCase<std::decay_t<H>>({.kind = CaseKind::Recv, .chan = c.head(), .elem = &unit}, std::forward<H>(h));
+}
+
 }  // namespace detail
 
 /// select(prioritized, ...): the first ready case in order, not a uniform choice.
@@ -225,6 +233,17 @@ auto ready(int fd, Io dir, H&& h = {}) {
                                             std::forward<H>(h));
 }
 
+/// The task has ended, or the context is done. Nothing is taken: get() and err() say more.
+template <class R, class H = detail::NoHandler>
+auto ready(const Task<R>& task, H&& h = {}) {
+  if (!task) detail::panic_empty_task("select");
+  return detail::ready_when_closed(detail::task_done_chan(task.head()), std::forward<H>(h));
+}
+template <class H = detail::NoHandler>
+auto ready(const Context& ctx, H&& h = {}) {
+  return detail::ready_when_closed(ctx.done(), std::forward<H>(h));
+}
+
 /// Go's default: chosen when nothing is ready now.
 template <class H = detail::NoHandler>
 auto otherwise(H&& h = {}) {
@@ -305,6 +324,19 @@ class Selector {
   Selector& ready(int fd, Io dir, H&& h = {}) {
     using Case = decltype(weft::ready(fd, dir, std::forward<H>(h)));
     add(std::make_unique<Held<Case>>(detail::ChanRef{}, weft::ready(fd, dir, std::forward<H>(h))));
+    return *this;
+  }
+  template <class R, class H = detail::NoHandler>
+  Selector& ready(const Task<R>& task, H&& h = {}) {
+    using Case = decltype(weft::ready(task, std::forward<H>(h)));
+    auto c = weft::ready(task, std::forward<H>(h));
+    add(std::make_unique<Held<Case>>(detail::task_done_chan(task.head()).ref(), std::move(c)));
+    return *this;
+  }
+  template <class H = detail::NoHandler>
+  Selector& ready(const Context& ctx, H&& h = {}) {
+    using Case = decltype(weft::ready(ctx, std::forward<H>(h)));
+    add(std::make_unique<Held<Case>>(ctx.done().ref(), weft::ready(ctx, std::forward<H>(h))));
     return *this;
   }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/detail/mask.hpp>
+#include <weft/error.hpp>
 #include <weft/go.hpp>
 #include <weft/latch.hpp>
 #include <weft/mutex.hpp>
@@ -10,8 +12,8 @@
 #include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -19,7 +21,8 @@
 namespace weft {
 
 /// Go's singleflight.Group. Callers that come with a key while a call with it is under way wait for that one and share its
-/// result, a copy each. What f throws, a Panic too, is raised in all of them; a goexit of f ends all of them. Threads: any.
+/// result, a copy each. What f throws, a Panic too, is raised in all of them; a goexit of f ends all of them. If the task in which
+/// f runs is cancelled, the others get a std::system_error of Errc::canceled. Threads: any.
 /// Lifetime: must outlive the calls.
 template <class K, class V, class Hash = std::hash<K>, class Equal = std::equal_to<K>>
 class Singleflight {
@@ -67,7 +70,7 @@ class Singleflight {
 
   /// The next call with this key runs its function, though one is under way.
   void forget(const K& key) {
-    std::lock_guard l(mu_);
+    detail::MaskedLock l(mu_);
     calls_.erase(key);
   }
 
@@ -85,7 +88,7 @@ class Singleflight {
   using CallRef = std::shared_ptr<Call>;
 
   std::pair<CallRef, bool> join(const K& key, const Chan<Report>* out) {
-    std::lock_guard l(mu_);
+    detail::MaskedLock l(mu_);
     auto [at, fresh] = calls_.try_emplace(key);
     if (fresh)
       at->second = std::make_shared<Call>();
@@ -104,7 +107,7 @@ class Singleflight {
       ~Land() {
         std::vector<Chan<Report>> chans;
         {
-          std::lock_guard l(s->mu_);
+          detail::MaskedLock l(s->mu_);
           if (auto at = s->calls_.find(key); at != s->calls_.end() && at->second == c) s->calls_.erase(at);
           c->shared = c->others > 0;
           chans.swap(c->chans);
@@ -116,6 +119,10 @@ class Singleflight {
     } land{this, key, c};
     try {
       c->value.emplace(std::invoke(f));
+    } catch (const Canceled&) {
+      // The end of this caller's task is not that of the others.
+      c->raised = std::make_exception_ptr(std::system_error(Errc::canceled));
+      throw;
     } catch (...) {
       if (detail::unwinding_now()) throw;
       c->raised = std::current_exception();

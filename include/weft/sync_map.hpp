@@ -1,6 +1,7 @@
 /// weft/sync_map.hpp: a map that goroutines and threads share.
 #pragma once
 
+#include <weft/detail/mask.hpp>
 #include <weft/rw_mutex.hpp>
 
 #include <array>
@@ -35,26 +36,26 @@ class SyncMap {
 
   std::optional<V> load(const K& key) const {
     Part& p = part(key);
-    std::shared_lock l(p.mu);
+    detail::MaskedSharedLock l(p.mu);
     auto at = p.map.find(key);
     return at == p.map.end() ? std::nullopt : std::optional<V>(at->second);
   }
   void store(const K& key, V value) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     p.map.insert_or_assign(key, std::move(value));
   }
   /// The value that was there, or else the given one, which is there now.
   Loaded load_or_store(const K& key, V value) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     auto [at, fresh] = p.map.try_emplace(key, std::move(value));
     return {at->second, !fresh};
   }
   /// What was there, taken out.
   std::optional<V> load_and_delete(const K& key) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     auto at = p.map.find(key);
     if (at == p.map.end()) return std::nullopt;
     std::optional<V> was(std::move(at->second));
@@ -65,7 +66,7 @@ class SyncMap {
   /// What was there before.
   std::optional<V> swap(const K& key, V value) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     auto [at, fresh] = p.map.try_emplace(key, value);
     if (fresh) return std::nullopt;
     return std::optional<V>(std::exchange(at->second, std::move(value)));
@@ -73,7 +74,7 @@ class SyncMap {
   /// True: `old` was there, `fresh` is now. V needs ==.
   bool compare_and_swap(const K& key, const V& old, V fresh) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     auto at = p.map.find(key);
     if (at == p.map.end() || !(at->second == old)) return false;
     at->second = std::move(fresh);
@@ -81,7 +82,7 @@ class SyncMap {
   }
   bool compare_and_delete(const K& key, const V& old) {
     Part& p = part(key);
-    std::unique_lock l(p.mu);
+    detail::MaskedLock l(p.mu);
     auto at = p.map.find(key);
     if (at == p.map.end() || !(at->second == old)) return false;
     p.map.erase(at);
@@ -96,7 +97,7 @@ class SyncMap {
     for (Part& p : parts_) {
       some.clear();
       {
-        std::shared_lock l(p.mu);
+        detail::MaskedSharedLock l(p.mu);
         some.reserve(p.map.size());
         for (const auto& [k, v] : p.map) some.emplace_back(k, v);
       }
@@ -112,9 +113,8 @@ class SyncMap {
   void clear() {
     for (Part& p : parts_) {
       std::unordered_map<K, V, Hash, Equal> old;  // destroyed without the lock
-      std::unique_lock l(p.mu);
+      detail::MaskedLock l(p.mu);
       old.swap(p.map);
-      l.unlock();
     }
   }
 

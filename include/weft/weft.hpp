@@ -29,6 +29,7 @@
 #include <weft/singleflight.hpp>
 #include <weft/stacks.hpp>
 #include <weft/sync_map.hpp>
+#include <weft/task.hpp>
 #include <weft/test.hpp>
 #include <weft/time.hpp>
 #include <weft/wait_group.hpp>

@@ -4,6 +4,7 @@
 //         result to the waiter.
 #include <weft/await.hpp>
 
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
@@ -29,9 +30,10 @@ bool AwaitGate::wait() {
   g.lock.lock();
   if (!g.open) {
     Waiter* w = my_waiter();
-    WaitNode* n = plain_node(w, false);
+    const G* gp = w->g();
+    WaitNode* n = plain_node(w, gp && gp->domain);
     g.queue.push(n, &g.lock);
-    wait_on(w, n->ticket, WaitReason::Await, this, &g.lock, kNever);
+    must_not_be_canceled(wait_on(w, n->ticket, WaitReason::Await, this, &g.lock, kNever));
     g.lock.lock();  // the opener may still be at it
   }
   const bool ok = !g.lost;

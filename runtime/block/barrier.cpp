@@ -7,6 +7,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
 
@@ -19,7 +20,7 @@ struct BarrierImpl {
   WaitQueue& queue;
   explicit BarrierImpl(Barrier& b) : guard(lock_in(b.guard_)), queue(queue_in(b.waiters_)) {}
 
-  static Outcome wait(Barrier* self, std::uint64_t phase, const Limit& limit) {
+  static Outcome wait(Barrier* self, std::uint64_t phase, Limit limit) {
     SCHED_POINT("barrier wait");
     BarrierImpl b(*self);
     prepare_wait(current_g(), limit, self);
@@ -92,14 +93,16 @@ std::uint64_t Barrier::arrive_at(bool drop) {
 
 bool Barrier::wait_until_ns(std::uint64_t phase, std::int64_t deadline) {
   Inside inside;
-  return BarrierImpl::wait(this, phase, {.deadline = deadline}) == Outcome::Wake;
+  const Outcome o = BarrierImpl::wait(this, phase, {.deadline = deadline});
+  if (deadline == kNever) must_not_be_canceled(o);
+  return has_happened(o);
 }
 
 std::error_code Barrier::wait_ctx(const Context& ctx, std::uint64_t phase) {
   Inside inside;
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
-  return BarrierImpl::wait(this, phase, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return error_of(BarrierImpl::wait(this, phase, by.limit()), by);
 }
 
 }  // namespace weft

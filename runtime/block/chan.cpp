@@ -6,6 +6,8 @@
 //            the freed slot, so order is kept. Nobody there: the caller queues its node and parks; the lock is released by the
 //            next context.
 // Elements   Bytes (include/weft/detail/element.hpp): no user code runs here.
+// Tasks      A plain operation's node stays exclusive in a task or scope too: a canceller takes it out under the lock. So the memory
+//            goes only while no canceller looks at anybody (sched/cancel.hpp).
 // Invariants A buffered channel has parked senders only while full, parked receivers only while empty; an unbuffered one never
 //            has both; a closed one has neither.
 // Orders     The lock's. Emptiness is read without it only to say "not now": count before closed, so that "empty, then still
@@ -17,6 +19,7 @@
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/peer_cell.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/sched/switch.hpp"
 
@@ -34,7 +37,7 @@ WEFT_ALWAYS_INLINE std::size_t after(const ChanCore* c, std::size_t i) { return 
   Waiter* w = my_waiter();
   const std::uint64_t ticket = w->begin();
   w->node.racy = true;
-  wait_on(w, ticket, reason, nullptr, nullptr, kNever);
+  must_not_be_canceled(wait_on(w, ticket, reason, nullptr, nullptr, kNever));
   __builtin_unreachable();
 }
 
@@ -106,7 +109,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(M* mp, ChanCore* c, void* elem) {
 WEFT_NOINLINE Outcome park_copyable(ChanCore* c, WaitQueue& q, void* elem, WaitReason reason, std::int64_t deadline, WaitNode*& node) {
   Waiter* w = my_waiter();
   PeerCell cell(w->g(), elem, c->size, reason == WaitReason::ChanSend);
-  node = plain_node(w, deadline != kNever);
+  node = plain_node(w, deadline != kNever || w->g()->domain);
   node->elem = cell.get();
   q.push(node, &c->lock);
   const Outcome o = wait_on(w, node->ticket, reason, c, &c->lock, deadline);
@@ -139,13 +142,20 @@ WEFT_ALWAYS_INLINE Outcome park_in(M* mp, ChanCore* c, WaitQueue& q, void* elem,
   q.push(node, &c->lock);
   if (WEFT_UNLIKELY(!on_g || deadline != kNever)) return wait_on(w, ticket, reason, c, &c->lock, deadline);
   park_here(mp, gp, reason, c, &c->lock);
+  pass_canceller(gp);
   const Outcome o = w->outcome();
   if (WEFT_UNLIKELY(o == Outcome::Stop)) unwind_current(true);
   if (WEFT_UNLIKELY(spare != nullptr) && reason == WaitReason::ChanReceive && node->success) copy_element(elem, spare, c->size);
   return o;
 }
 
-/// False: in time nobody came. `outside` on plain threads.
+/// A plain operation that was cancelled throws, one with a deadline has a result to say it in.
+WEFT_COLD void canceled(std::int64_t deadline) {
+  if (deadline == kNever) throw_canceled();
+  result_canceled();
+}
+
+/// False: in time nobody came, or it was cancelled. `outside` on plain threads.
 WEFT_ALWAYS_INLINE bool send_until(M* mp, Outside* outside, ChanCore* c, void* elem, std::int64_t deadline) {
   c->lock.lock();
   switch (attempt_send_inline(mp, c, elem)) {
@@ -156,8 +166,11 @@ WEFT_ALWAYS_INLINE bool send_until(M* mp, Outside* outside, ChanCore* c, void* e
   if (outside) outside->leave();
   WaitNode* n;
   const Outcome o = park_in(mp, c, c->senders, elem, WaitReason::ChanSend, deadline, n);
-  if (WEFT_UNLIKELY(o == Outcome::Timeout)) return false;
-  if (WEFT_UNLIKELY(!n->success)) panic_closed();
+  if (WEFT_UNLIKELY(o != Outcome::Wake)) {
+    if (o == Outcome::Close) panic_closed();
+    if (o == Outcome::Cancel) canceled(deadline);
+    return false;
+  }
   return true;
 }
 
@@ -171,8 +184,13 @@ WEFT_ALWAYS_INLINE RecvStatus recv_until(M* mp, Outside* outside, ChanCore* c, v
   if (outside) outside->leave();
   WaitNode* n;
   const Outcome o = park_in(mp, c, c->receivers, elem, WaitReason::ChanReceive, deadline, n);
-  if (WEFT_UNLIKELY(o == Outcome::Timeout)) return RecvStatus::Empty;
-  return n->success ? RecvStatus::Ok : RecvStatus::Closed;
+  if (WEFT_UNLIKELY(o != Outcome::Wake)) {
+    if (o == Outcome::Close) return RecvStatus::Closed;
+    if (o == Outcome::Timeout) return RecvStatus::Empty;
+    canceled(deadline);
+    return RecvStatus::Canceled;
+  }
+  return RecvStatus::Ok;
 }
 
 WEFT_NOINLINE bool send_on_thread(ChanCore* c, void* elem, std::int64_t deadline) {
@@ -243,6 +261,7 @@ ChanHead* chan_make(std::int64_t cap, const ElemType* type) {
 
 void chan_free(ChanHead* h) {
   ChanCore* c = core_of(h);
+  pass_cancellers();
   if (c->is_timer) {
     free_timer_chan(c);
     return;
@@ -305,7 +324,7 @@ RecvStatus chan_try_recv(ChanHead* h, void* elem) {
 bool chan_send_until(ChanHead* h, void* elem, std::int64_t deadline) {
   if (!h) {
     Inside inside;
-    rt::sleep_until(deadline);
+    if (rt::sleep_until(deadline) == Outcome::Cancel) result_canceled();
     return false;
   }
   return send_until(core_of(h), elem, timed(deadline));
@@ -314,8 +333,9 @@ bool chan_send_until(ChanHead* h, void* elem, std::int64_t deadline) {
 RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
   if (!h) {
     Inside inside;
-    rt::sleep_until(deadline);
-    return RecvStatus::Empty;
+    if (rt::sleep_until(deadline) != Outcome::Cancel) return RecvStatus::Empty;
+    result_canceled();
+    return RecvStatus::Canceled;
   }
   return recv_until(core_of(h), elem, timed(deadline));
 }
@@ -323,9 +343,10 @@ RecvStatus chan_recv_until(ChanHead* h, void* elem, std::int64_t deadline) {
 namespace {
 
 /// Queues the caller and parks, within a context. The lock is held on entry, released; without a channel: for ever.
-Outcome park_within(ChanCore* c, WaitQueue* q, void* elem, WaitReason reason, const Limit& limit, WaitNode*& node) {
+Outcome park_within(ChanCore* c, WaitQueue* q, void* elem, WaitReason reason, Limit limit, WaitNode*& node) {
   Waiter* w = my_waiter();
   PeerCell cell(w->g(), elem, c ? c->size : 0, reason == WaitReason::ChanSend);
+  limit.domain = w->g() && w->g()->domain;
   node = plain_node(w, limit.any());
   node->elem = cell.get();
   if (c)
@@ -345,8 +366,9 @@ std::error_code chan_send_ctx(ChanHead* h, void* elem, const Context& ctx) {
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   ChanCore* c = core_of(h);
+  Limit limit;
   for (bool waits = !c || !maybe_sendable(c);; waits = true) {
-    if (waits) prepare_wait(current_g(), by.limit());
+    if (waits) prepare_wait(current_g(), limit = by.limit());
     if (!c) break;
     Outside outside(inside.m);
     c->lock.lock();
@@ -360,9 +382,9 @@ std::error_code chan_send_ctx(ChanHead* h, void* elem, const Context& ctx) {
   }
   WaitNode* n;
   const WaitReason reason = c ? WaitReason::ChanSend : WaitReason::ChanSendNil;
-  if (park_within(c, c ? &c->senders : nullptr, elem, reason, by.limit(), n) == Outcome::Cancel) return by.error();
-  if (!n->success) panic_closed();
-  return {};
+  const Outcome o = park_within(c, c ? &c->senders : nullptr, elem, reason, limit, n);
+  if (o == Outcome::Close) panic_closed();
+  return error_of(o, by);
 }
 
 RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
@@ -371,8 +393,9 @@ RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
   ContextWait by(ctx);
   if (by.error()) return RecvStatus::Canceled;
   ChanCore* c = core_of(h);
+  Limit limit;
   for (bool waits = !c || !maybe_receivable(c);; waits = true) {
-    if (waits) prepare_wait(current_g(), by.limit());
+    if (waits) prepare_wait(current_g(), limit = by.limit());
     if (!c) break;
     Outside outside(inside.m);
     c->lock.lock();
@@ -386,8 +409,9 @@ RecvStatus chan_recv_ctx(ChanHead* h, void* elem, const Context& ctx) {
   }
   WaitNode* n;
   const WaitReason reason = c ? WaitReason::ChanReceive : WaitReason::ChanReceiveNil;
-  if (park_within(c, c ? &c->receivers : nullptr, elem, reason, by.limit(), n) == Outcome::Cancel) return RecvStatus::Canceled;
-  return n->success ? RecvStatus::Ok : RecvStatus::Closed;
+  const Outcome o = park_within(c, c ? &c->receivers : nullptr, elem, reason, limit, n);
+  if (o == Outcome::Close) return RecvStatus::Closed;
+  return error_of(o, by) ? RecvStatus::Canceled : RecvStatus::Ok;
 }
 
 void chan_close(ChanHead* h) {

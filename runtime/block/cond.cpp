@@ -5,6 +5,7 @@
 //            everybody who waited before. notify_one takes the oldest whose wait it wins.
 // Moving     A waiter that is woken while its Mutex is held would only queue up there. So notify moves its node to the Mutex's
 //            queue instead (if nothing else may end its wait), and the unlock wakes it: one switch per hand-over, no herd.
+// Tasks      A wait in a task or scope is never moved: it is not ended by its queue alone.
 // Locks      The guard, then the user's lock's own guard (locks.hpp); waking the next holder of that lock is under both.
 // Orders     The guard's.
 #include <weft/cond.hpp>
@@ -36,7 +37,7 @@ struct CondImpl {
     }
   }
 
-  CondEnd wait(Cond* self, void* lock, CondLock kind, const Limit& limit) {
+  CondEnd wait(Cond* self, void* lock, CondLock kind, Limit limit) {
     SCHED_POINT("cond wait");
     if (on_own_copyable_stack(current_g(), self)) {
       unlock(kind, lock);  // as for every wait that is unwound
@@ -51,6 +52,7 @@ struct CondImpl {
     queue.push(n, &guard);
     unlock(kind, lock);
     const Outcome o = wait_within(w, n->ticket, WaitReason::Cond, self, &guard, limit);
+    if (o == Outcome::Cancel) return CondEnd::Canceled;
     if (o != Outcome::Wake) return CondEnd::Ended;
     if (n->index == kInPlace) return CondEnd::Notified;
     lock_resumed(*static_cast<weft::Mutex*>(lock), n);
@@ -79,7 +81,7 @@ CondEnd cond_wait(Cond& cv, void* lock, CondLock kind, const Context& ctx, std::
   error = by.error();
   if (error) return CondEnd::Held;
   const CondEnd end = CondImpl(cv).wait(&cv, lock, kind, by.limit());
-  if (end == CondEnd::Ended) error = by.error();
+  if (end == CondEnd::Canceled && (error = by.error())) return CondEnd::Ended;
   return end;
 }
 

@@ -30,6 +30,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/panic.hpp"
 
 namespace weft::detail {
@@ -421,6 +422,8 @@ ContextHead* context_custom(std::shared_ptr<CustomContext> user) {
 
 void context_cancel(ContextHead* h, std::exception_ptr cause) { cancel(cancel_of(node_of(h)), Errc::canceled, cause); }
 
+void context_cancel_with(ContextHead* h, const std::error_code& e) { cancel(cancel_of(node_of(h)), e, nullptr, false); }
+
 void context_cancel_handles(ContextHead* h, int by) {
   CancelNode* n = cancel_of(node_of(h));
   if (n->handles.fetch_add(by, memory_order_acq_rel) + by != 0) return;  // [context-ref]
@@ -467,12 +470,12 @@ std::error_code sleep_until_ctx(std::int64_t deadline, const Context& ctx) {
   if (std::error_code e = by.error()) return e;
   if (timed(deadline) <= arch::clock_now()) return {};
   Waiter* w = my_waiter();
-  const Limit limit = by.limit(timed(deadline));
+  Limit limit = by.limit(timed(deadline));
   prepare_wait(w->g(), limit);
   const std::uint64_t ticket = w->begin();
   w->node.racy = true;
   const Outcome o = wait_within(w, ticket, WaitReason::Sleep, nullptr, nullptr, limit);
-  return o == Outcome::Cancel ? by.error() : std::error_code();
+  return o == Outcome::Cancel ? error_of(o, by) : std::error_code();
 }
 
 }  // namespace weft::detail

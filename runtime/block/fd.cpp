@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -36,7 +37,7 @@ void commit_fd(M*, G* from, void* arg) {
   } else if (f.deadline != kNever) {
     timer_arm(&from->timer);
   }
-  from->guard.unlock();
+  end_guarded_commit(from);
 }
 
 std::error_code wait_on_thread(int fd, Io dir, std::int64_t deadline) {
@@ -74,11 +75,16 @@ std::error_code wait_fd(int fd, Io dir, std::optional<Time> deadline) {
   park_call(current_m(), WaitReason::Io, nullptr, commit_fd, &f);
   gp->guard.lock();
   gp->guard.unlock();
+  pass_canceller(gp);
   if (until != kNever) timer_remove(&gp->timer);
   const Outcome o = w->outcome();
   if (o != Outcome::Wake && f.node->lock) sched.poller.disarm(f.node);
   if (o == Outcome::Stop) unwind_current(true);
   if (o == Outcome::Timeout) return Errc::deadline_exceeded;
+  if (o == Outcome::Cancel) {
+    result_canceled();
+    return Errc::canceled;
+  }
   if (f.error && f.error != EPERM) return {f.error, std::system_category()};
   return {};
 }

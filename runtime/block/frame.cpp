@@ -15,6 +15,7 @@
 //            destructor runs on the way out too, so the list never names what is over.
 // Traces     What replaces a panic was thrown on top of it, but by the time of a report the panic's own frames are unwound. So a trace is
 //            the frames above the deferred call, and then the trace of what that call ran for.
+#include <weft/error.hpp>
 #include <weft/frame.hpp>
 
 #include <array>
@@ -23,6 +24,7 @@
 #include "arch/gate.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/block/thrown.hpp"
+#include "runtime/sched/cancel.hpp"
 #include "runtime/sched/sched.hpp"
 #include "runtime/sched/unwind.hpp"
 
@@ -96,6 +98,7 @@ ThrownPtr entry_of(const _Unwind_Exception* in_flight) {
     t->because_of_stop = token->because_of_stop;
   } else {
     t->state = panic_state_in(e);
+    t->passes = e && *e.__cxa_exception_type() == typeid(Canceled);
   }
   t->exception = std::move(e);
   return t;
@@ -232,6 +235,7 @@ void run_frame(FrameBase& frame, void (*body)(void*), void* arg) {
     }
     if (!FrameAccess::newest(frame)) return;
     body = [](void* f) {
+      Masked masked(current_g());
       DropScope d{take_newest(*static_cast<FrameBase*>(f))};
       d.d->run(d.d);
     };
@@ -241,7 +245,7 @@ void run_frame(FrameBase& frame, void (*body)(void*), void* arg) {
 
 std::optional<Panic> FrameBase::recover() {
   auto* t = static_cast<Thrown*>(handling_);
-  if (!t || t->goexit || t->recovered || arch::innermost_gate() != gate_) return std::nullopt;
+  if (!t || t->goexit || t->passes || t->recovered || arch::innermost_gate() != gate_) return std::nullopt;
   if (!t->state) t->state = panic_state_for(t->exception);
   t->recovered = true;
   return Panic(t->state, t->exception);

@@ -12,6 +12,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/locks.hpp"
 #include "runtime/sched/sched.hpp"
@@ -58,7 +59,7 @@ struct MutexImpl {
 
   /// Wake: locked. Else what the limit says.
   /// `resumed`: the caller's node, which a Cond has moved into the queue and an unlock has woken.
-  Outcome lock(Mutex* self, const Limit& limit, const WaitNode* resumed = nullptr) {
+  Outcome lock(Mutex* self, Limit limit, const WaitNode* resumed = nullptr) {
     SCHED_POINT("mutex lock");
     prepare_wait(rt::current_g(), limit, self);
     std::int64_t started = 0;
@@ -187,13 +188,13 @@ struct MutexImpl {
 
 void Mutex::lock_slow() {
   rt::Inside inside;
-  MutexImpl(*this).lock(this, {});
+  rt::must_not_be_canceled(MutexImpl(*this).lock(this, {}));
 }
 
 bool Mutex::lock_until(std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
   rt::Inside inside;
-  return MutexImpl(*this).lock(this, {.deadline = timed(deadline)}) == Outcome::Wake;
+  return rt::has_happened(MutexImpl(*this).lock(this, {.deadline = timed(deadline)}));
 }
 
 std::error_code Mutex::lock(const Context& ctx) {
@@ -201,7 +202,7 @@ std::error_code Mutex::lock(const Context& ctx) {
   if (std::error_code e = by.error()) return e;
   if (try_lock()) return {};
   rt::Inside inside;
-  return MutexImpl(*this).lock(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return rt::error_of(MutexImpl(*this).lock(this, by.limit()), by);
 }
 
 void Mutex::unlock_slow() {
@@ -236,7 +237,10 @@ bool move_waiter(WaitQueue& from, WaitNode* n, weft::Mutex& mu) {
   return true;
 }
 
-void lock_resumed(weft::Mutex& mu, const WaitNode* n) { MutexImpl(mu).lock(&mu, {}, n); }
+void lock_resumed(weft::Mutex& mu, const WaitNode* n) {
+  Masked masked(current_g());
+  MutexImpl(mu).lock(&mu, {}, n);
+}
 
 }  // namespace rt
 

@@ -1,6 +1,7 @@
 // See queue.hpp.
 #include "runtime/block/queue.hpp"
 
+#include <bit>
 #include <cstdio>
 #include <vector>
 
@@ -14,13 +15,13 @@ WaitNode* nodes_for(G* gp, std::uint32_t n) {
     if (mine.size() < n) mine.resize(n);
     return mine.data();
   }
-  if (gp->nodes_capacity < n) {
+  if (gp->nodes_capacity() < n) {
     delete[] gp->nodes;
     gp->nodes = nullptr;
-    gp->nodes_capacity = 0;
-    const std::uint32_t cap = n == 1 || n > 8 ? n : 8;
+    gp->nodes_log = 0;
+    const std::uint32_t cap = n == 1 || n > 8 ? std::bit_ceil(n) : 8;
     gp->nodes = new WaitNode[cap];
-    gp->nodes_capacity = static_cast<std::uint16_t>(cap);
+    gp->nodes_log = static_cast<std::uint8_t>(std::bit_width(cap));
   }
   return gp->nodes;
 }

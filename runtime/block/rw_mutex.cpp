@@ -18,6 +18,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/locks.hpp"
 
@@ -112,7 +113,7 @@ struct RwMutexImpl {
   }
 
   /// Wake: locked. Else what the limit says.
-  Outcome lock(RwMutex* self, const Limit& limit) {
+  Outcome lock(RwMutex* self, Limit limit) {
     SCHED_POINT("rw mutex lock");
     prepare_wait(rt::current_g(), limit, self);
     guard.lock();
@@ -151,7 +152,7 @@ struct RwMutexImpl {
   }
 
   /// The caller is counted.
-  Outcome lock_shared(RwMutex* self, const Limit& limit) {
+  Outcome lock_shared(RwMutex* self, Limit limit) {
     SCHED_POINT("rw mutex read lock");
     prepare_wait(rt::current_g(), limit, self);
     rt::Outside outside(rt::current_m());
@@ -196,13 +197,13 @@ struct RwMutexImpl {
 
 void RwMutex::lock_slow() {
   Inside inside;
-  RwMutexImpl(*this).lock(this, {});
+  rt::must_not_be_canceled(RwMutexImpl(*this).lock(this, {}));
 }
 
 bool RwMutex::lock_until(std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
   Inside inside;
-  return RwMutexImpl(*this).lock(this, {.deadline = timed(deadline)}) == Outcome::Wake;
+  return rt::has_happened(RwMutexImpl(*this).lock(this, {.deadline = timed(deadline)}));
 }
 
 std::error_code RwMutex::lock(const Context& ctx) {
@@ -210,7 +211,7 @@ std::error_code RwMutex::lock(const Context& ctx) {
   if (std::error_code e = by.error()) return e;
   if (try_lock()) return {};
   Inside inside;
-  return RwMutexImpl(*this).lock(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return rt::error_of(RwMutexImpl(*this).lock(this, by.limit()), by);
 }
 
 void RwMutex::unlock_slow() {
@@ -220,14 +221,14 @@ void RwMutex::unlock_slow() {
 
 void RwMutex::lock_shared_slow() {
   Inside inside;
-  RwMutexImpl(*this).lock_shared(this, {});
+  rt::must_not_be_canceled(RwMutexImpl(*this).lock_shared(this, {}));
 }
 
 bool RwMutex::lock_shared_until(std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
   Inside inside;
   if (!(word_.fetch_add(1, memory_order_acquire) & (kWriter | kQueued))) return true;  // [rw-mutex]
-  return RwMutexImpl(*this).lock_shared(this, {.deadline = timed(deadline)}) == Outcome::Wake;
+  return rt::has_happened(RwMutexImpl(*this).lock_shared(this, {.deadline = timed(deadline)}));
 }
 
 std::error_code RwMutex::lock_shared(const Context& ctx) {
@@ -235,7 +236,7 @@ std::error_code RwMutex::lock_shared(const Context& ctx) {
   if (std::error_code e = by.error()) return e;
   if (!(word_.fetch_add(1, memory_order_acquire) & (kWriter | kQueued))) return {};  // [rw-mutex]
   Inside inside;
-  return RwMutexImpl(*this).lock_shared(this, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return rt::error_of(RwMutexImpl(*this).lock_shared(this, by.limit()), by);
 }
 
 void RwMutex::unlock_shared_slow(std::uint32_t before) {

@@ -22,6 +22,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/block/peer_cell.hpp"
@@ -35,10 +36,9 @@ using weft::detail::CaseKind;
 using weft::detail::SelectCase;
 
 constexpr int kInline = 16;
-// The counts in the descriptor have 16 bits, and a select of more is a loop over all of them each time.
+// The count in the descriptor has 16 bits, and a select of more is a loop over all of them each time.
 constexpr int kCasesMax = 65'535;
 static_assert(kCasesMax <= std::numeric_limits<decltype(G::nodes_count)>::max());
-static_assert(kCasesMax <= std::numeric_limits<decltype(G::nodes_capacity)>::max());
 
 bool is_chan(const SelectCase& s) { return (s.kind == CaseKind::Recv || s.kind == CaseKind::Send) && s.chan; }
 
@@ -220,7 +220,7 @@ void commit_select(M* mp, G* from, void* arg) {
   for (std::size_t i = mp->commit_locks.size(); i-- > 0;) mp->commit_locks[i]->unlock();
 }
 
-/// With descriptors: arming is a kernel call that may fail, and any of them may fire before the next is armed. The G's guard
+/// With descriptors, and in a task or scope (sched/cancel.hpp): arming is a kernel call that may fail, and any of them may fire before the next is armed. The G's guard
 /// keeps its frame and nodes alive until all is done.
 void arm_fds(Wait& wt) {
   for (int i = 0; i < wt.n; i++) {
@@ -237,12 +237,12 @@ void arm_fds(Wait& wt) {
   }
 }
 
-void commit_select_fds(M* mp, G* from, void* arg) {
+void commit_select_guarded(M* mp, G* from, void* arg) {
   auto& wt = *static_cast<Wait*>(arg);
   for (std::size_t i = mp->commit_locks.size(); i-- > 0;) mp->commit_locks[i]->unlock();
-  arm_fds(wt);
+  if (wt.has_fd) arm_fds(wt);
   if (wt.deadline != kNever) timer_arm(&from->timer);
-  from->guard.unlock();
+  end_guarded_commit(from);
 }
 
 /// Takes what has not fired out of its queues.
@@ -268,11 +268,12 @@ Outcome park_g(Wait& wt, LockSet& locks, WaitReason reason) {
   if (wt.deadline != kNever) {
     set_timeout(gp, wt.ticket, wt.deadline);
   }
-  if (wt.has_fd) {
+  if (wt.has_fd || gp->domain) {
     gp->guard.lock();
-    park_call(mp, reason, gp, commit_select_fds, &wt);
+    park_call(mp, reason, gp, commit_select_guarded, &wt);
     gp->guard.lock();  // its commit may still be at work on another thread
     gp->guard.unlock();
+    pass_canceller(gp);
   } else {
     park_call(mp, reason, gp, commit_select, &wt);
   }
@@ -343,7 +344,7 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
     if (otherwise >= 0) return otherwise;
     if (timeout >= 0) {
       outside.leave();
-      rt::sleep_until(deadline);
+      must_not_be_canceled(rt::sleep_until(deadline));
       return timeout;
     }
   }
@@ -381,6 +382,7 @@ int select_go(SelectCase* cases, int n, bool prioritized) {
   enqueue_all(wt, !prioritized && locks.repeats());
   const Outcome o = gp ? park_g(wt, locks, has_any ? WaitReason::Select : WaitReason::SelectNoCases) : block_thread(wt, locks);
   if (o == Outcome::Timeout) return timeout;
+  must_not_be_canceled(o);
   const int i = static_cast<int>(wt.w->fired);
   if (WEFT_UNLIKELY(cells != nullptr)) cells[static_cast<std::size_t>(i)].arrived(wt.nodes[i].success);
   if (cases[i].kind == CaseKind::Recv) cases[i].ok = wt.nodes[i].success;

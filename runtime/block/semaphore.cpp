@@ -8,6 +8,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
 
@@ -59,7 +60,7 @@ struct SemaphoreImpl {
   }
 
   /// Wake: acquired. Else what the limit says.
-  Outcome acquire(Semaphore* self, std::int64_t n, const Limit& limit) {
+  Outcome acquire(Semaphore* self, std::int64_t n, Limit limit) {
     SCHED_POINT("semaphore acquire");
     prepare_wait(current_g(), limit, self);
     Waiter* w = my_waiter();
@@ -117,13 +118,13 @@ struct SemaphoreImpl {
 
 void Semaphore::acquire_slow(std::int64_t n) {
   Inside inside;
-  SemaphoreImpl(*this).acquire(this, n, {});
+  must_not_be_canceled(SemaphoreImpl(*this).acquire(this, n, {}));
 }
 
 bool Semaphore::acquire_until(std::int64_t n, std::int64_t deadline) {
   if (deadline <= arch::clock_now()) return false;
   Inside inside;
-  return SemaphoreImpl(*this).acquire(this, n, {.deadline = timed(deadline)}) == Outcome::Wake;
+  return has_happened(SemaphoreImpl(*this).acquire(this, n, {.deadline = timed(deadline)}));
 }
 
 std::error_code Semaphore::acquire(const Context& ctx, std::int64_t n) {
@@ -131,7 +132,7 @@ std::error_code Semaphore::acquire(const Context& ctx, std::int64_t n) {
   if (std::error_code e = by.error()) return e;
   if (try_acquire(n)) return {};
   Inside inside;
-  return SemaphoreImpl(*this).acquire(this, n, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return error_of(SemaphoreImpl(*this).acquire(this, n, by.limit()), by);
 }
 
 void Semaphore::release_slow(std::int64_t n) {

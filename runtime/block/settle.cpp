@@ -5,6 +5,7 @@
 // Wait       Its queue is here, under one lock; each exit looks whether somebody's number has been reached.
 #include <weft/test.hpp>
 
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/queue.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -82,7 +83,10 @@ bool settle_until(int n, std::int64_t deadline) {
     waiting.push(node, &lock);
     // Beside a goroutine that comes to no safepoint nobody can be sure that exits see us: look again soon.
     const std::int64_t until = everybody_knows || deadline - now < kSlice ? deadline : now + kSlice;
-    wait_on(w, node->ticket, WaitReason::Settle, nullptr, &lock, timed(until));
+    if (wait_on(w, node->ticket, WaitReason::Settle, nullptr, &lock, timed(until)) == Outcome::Cancel) {
+      result_canceled();
+      return false;
+    }
   }
 }
 

@@ -19,6 +19,7 @@ struct Thrown : std::enable_shared_from_this<Thrown> {
   std::vector<std::uintptr_t> trace;  // return addresses from the throw on; empty: the stack still stands
   std::shared_ptr<const detail::PanicState> state;  // of a Panic, or the one that recover() has made of it
   bool goexit = false;
+  bool passes = false;  // nobody recovers it: a cancelled wait's
   bool because_of_stop = false;
   bool recovered = false;
   bool handling = false;

@@ -14,6 +14,7 @@
 #include <new>
 
 #include "runtime/base/check.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/sched/sched.hpp"
@@ -227,7 +228,7 @@ ChanHead* timer_chan(TimerHead* t) {
 
 void sleep_until_ns(std::int64_t deadline) {
   Inside inside;
-  rt::sleep_until(deadline);
+  must_not_be_canceled(rt::sleep_until(deadline));
 }
 
 std::int64_t clock_now() noexcept { return arch::clock_now(); }

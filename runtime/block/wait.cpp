@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/block/panic.hpp"
+#include "runtime/sched/cancel.hpp"
 
 namespace weft::rt {
 namespace {
@@ -41,7 +42,7 @@ void commit_wait(M*, G* from, void* arg) {
   if (wt.lock) wt.lock->unlock();
   enroll(wt);
   if (wt.deadline != kNever) timer_arm(&from->timer);
-  from->guard.unlock();
+  end_guarded_commit(from);
 }
 
 }  // namespace
@@ -67,6 +68,7 @@ Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const vo
     park_call(current_m(), reason, object, commit_wait, &wt);
     gp->guard.lock();  // its commit may still be at work on another thread
     gp->guard.unlock();
+    pass_canceller(gp);
     if (limit.deadline != kNever) timer_remove(&gp->timer);
     gp->nodes_count = 0;
   } else {

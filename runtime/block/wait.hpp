@@ -11,6 +11,7 @@
 //              unlock                             wake the winners
 //
 //            So an operation that has already happened keeps its result: whoever wins the word says how the wait ended.
+// Tasks      A goroutine in a task or scope may be cancelled by that as well: sched/cancel.hpp. Outcome::Cancel does not say by whom.
 // Guard      The commit touches the waiter's frame after it has released the object's lock, so the G that is woken meanwhile
 //            waits for G::guard before it goes on (as in select.cpp).
 // Nodes      The object's node is the waiter's own; the source's is nodes_for(gp, 1): in the descriptor, never on the stack.
@@ -36,8 +37,9 @@ struct CancelSource {
 struct Limit {
   std::int64_t deadline = kNever;
   CancelSource* source = nullptr;
+  bool domain = false;  // the caller is in one (sched/cancel.hpp): known after prepare_wait()
   /// Others than the object may end it: its node must be racy.
-  bool any() const { return deadline != kNever || source; }
+  bool any() const { return deadline != kNever || source || domain; }
 };
 
 [[noreturn]] void panic_own_stack(const G* gp);
@@ -47,7 +49,8 @@ inline bool on_own_copyable_stack(const G* gp, const void* object) {
 
 /// Call it before the object's lock is taken: may allocate. Panics if `object`, what is waited on, lies on the caller's own copyable
 /// stack: nobody could reach it there meanwhile.
-inline void prepare_wait(G* gp, const Limit& limit, const void* object = nullptr) {
+inline void prepare_wait(G* gp, Limit& limit, const void* object = nullptr) {
+  limit.domain = gp && gp->domain;
   if (limit.source) nodes_for(gp, 1);
   if (on_own_copyable_stack(gp, object)) panic_own_stack(gp);
 }

@@ -10,6 +10,7 @@
 
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/sched/sched.hpp"
@@ -78,7 +79,7 @@ void WaitGroup::add(int n) {
 namespace {
 
 /// Wake: the counter was zero. Else what the limit says.
-Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, const Limit& limit) {
+Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, Limit limit) {
   SCHED_POINT("wait group wait");
   std::uint64_t s = g.state.load(memory_order_acquire);  // [wait-group]
   if (s == 0 && !g.guard.held()) return Outcome::Wake;
@@ -106,7 +107,9 @@ Outcome wait_for_zero(WaitGroup* self, WaitGroupImpl g, WaitReason reason, const
 bool WaitGroup::wait_until_ns(std::int64_t deadline, bool latch) {
   Inside inside;
   const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
-  return wait_for_zero(this, WaitGroupImpl(*this), reason, {.deadline = deadline}) == Outcome::Wake;
+  const Outcome o = wait_for_zero(this, WaitGroupImpl(*this), reason, {.deadline = deadline});
+  if (deadline == kNever) must_not_be_canceled(o);
+  return has_happened(o);
 }
 
 std::error_code WaitGroup::wait_ctx(const Context& ctx, bool latch) {
@@ -114,7 +117,7 @@ std::error_code WaitGroup::wait_ctx(const Context& ctx, bool latch) {
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   const WaitReason reason = latch ? WaitReason::Latch : WaitReason::WaitGroup;
-  return wait_for_zero(this, WaitGroupImpl(*this), reason, by.limit()) == Outcome::Wake ? std::error_code() : by.error();
+  return error_of(wait_for_zero(this, WaitGroupImpl(*this), reason, by.limit()), by);
 }
 
 void WaitGroup::destroyed_in_use() {

@@ -14,7 +14,8 @@
 //
 //   (*) from the moment the commit has run on the next context; nobody can find the G before that.
 //
-// Orders     [status] release on every change by the owner, acquire by readers in dumps and the stop.
+// Orders     [cancel] see sched/cancel.hpp.
+//            [status] release on every change by the owner, acquire by readers in dumps and the stop.
 #pragma once
 
 #include <weft/go.hpp>
@@ -22,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include "arch/context.hpp"
 #include "arch/eh_globals.hpp"
@@ -36,6 +38,7 @@ namespace weft::rt {
 
 struct M;
 struct Thrown;
+struct Domain;
 
 enum class GStatus : std::uint8_t { Dead, Runnable, Running, Syscall, Waiting };
 const char* status_text(GStatus s);
@@ -45,6 +48,13 @@ enum GStart : std::uint8_t {
   kFresh,    // has no context yet
   kStarted,  // by a switch
   kSpecial,  // the same, but not by just anybody: only g0 starts it (sched/locked.cpp)
+};
+
+/// Whether its frames are being taken down, by goexit or the stop.
+enum class Unwinding : std::uint8_t {
+  No,
+  UnderWay,
+  Arrived,  // the token that does it has reached the entry
 };
 
 /// What few Gs have: a name, labels, attributes of their stack, values of their own, a thread of their own.
@@ -69,8 +79,8 @@ struct alignas(arch::kCacheLine) G {
   std::atomic<std::uint8_t> preempt{0};  // somebody wants this G to stop at its next safepoint
   std::atomic<GStatus> status{GStatus::Dead};
   std::uint8_t started = kFresh;  // GStart; not kFresh: it has run
-  bool unwinding = false;  // goexit or stop is taking its frames down
-  bool unwound = false;    // the token that does has reached the entry
+  Unwinding unwinding = Unwinding::No;
+  std::atomic<std::uint8_t> cancel{0};  // [cancel] its domain is cancelled (sched/cancel.hpp)
   bool system = false;     // an M's g0
   bool is_main = false;    // goroutine 1 of run()
   bool select_ = false;    // parked with several nodes (in `nodes`)
@@ -95,20 +105,24 @@ struct alignas(arch::kCacheLine) G {
   std::uint64_t parent = 0;
   const void* site = nullptr;  // the PC of its `go`
   GExtra* extra = nullptr;
-  std::uint32_t closure_align = 16;  // of a heap block
-  std::uint16_t nodes_count = 0;     // in `nodes`, while a wait uses them
-  std::uint16_t nodes_capacity = 0;
+  Domain* domain = nullptr;  // the innermost task or scope that it runs in; null: none, as most
   alignas(16) std::byte inline_closure[64];
 
   // --- waiting; a plain wait touches the first line and the last two ---
-  WaitNode* nodes = nullptr;  // of a select, or what may cancel a plain wait: an array, `nodes_capacity` long
-  SpinLock guard;  // held while the commit of a wait for descriptors is at work
+  WaitNode* nodes = nullptr;  // of a select, or what may cancel a plain wait: an array, nodes_capacity() long
+  SpinLock guard;  // held while the commit of a wait that more than one may end is at work
+  std::uint16_t nodes_count = 0;    // in `nodes`, while a wait uses them
+  std::uint8_t nodes_log = 0;       // log2 of the array's size, plus 1; 0: there is none
+  std::uint8_t closure_log = 4;     // log2 of a heap block's alignment
   union {
     G* link = nullptr;        // in a queue or free list
     const void* wait_object;  // while Waiting: what it waits on, for reports
   };
   Waiter waiter;
   TimerNode timer;  // of sleep and timed waits
+
+  std::uint32_t nodes_capacity() const { return nodes_log ? 1u << (nodes_log - 1) : 0; }
+  std::align_val_t closure_align() const { return std::align_val_t{std::size_t{1} << closure_log}; }
 };
 
 static_assert(offsetof(G, preempt) == 0, "include/weft/detail/poll_x86_64.hpp");

@@ -24,6 +24,8 @@ const char* wait_reason_text(WaitReason r) {
     case WaitReason::WaitGroup: return "sync.WaitGroup.Wait";
     case WaitReason::Await: return "await";
     case WaitReason::Settle: return "settle";
+    case WaitReason::Task: return "task wait";
+    case WaitReason::ScopeEnd: return "scope end";
     case WaitReason::Yield: return "runnable";
     case WaitReason::Preempted: return "preempted";
     case WaitReason::NoStack: return "waiting for a stack";

@@ -63,6 +63,8 @@ enum class WaitReason : std::uint8_t {
   Latch,
   Await,
   Settle,
+  Task,
+  ScopeEnd,  // not ended by anybody: what it waits for has been told to end
   Yield,
   Preempted,
   NoStack,
@@ -76,7 +78,7 @@ struct WaitNode {
   WaitNode* next = nullptr;
   WaitNode* prev = nullptr;
   WaitQueue* queue = nullptr;  // while queued
-  SpinLock* lock = nullptr;    // guards `queue`
+  Relaxed<SpinLock*> lock;     // guards `queue`
   Waiter* waiter = nullptr;
   void* elem = nullptr;        // the cell to copy from or to; null: none wanted
   std::uint64_t ticket = 0;

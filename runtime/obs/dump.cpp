@@ -16,6 +16,7 @@
 #include <new>
 
 #include "runtime/base/emit.hpp"
+#include "runtime/block/domain.hpp"
 #include "runtime/obs/report.hpp"
 #include "runtime/obs/room.hpp"
 #include "runtime/sched/sched.hpp"
@@ -61,6 +62,17 @@ std::vector<G*> goroutines_by_id() {
 
 bool stop_world_for_report() { return runs() && comes_free(sched.mu) && comes_free(sched.world) && stop_world(kStopLimit); }
 
+namespace {
+
+/// Whose scope ends only after `gp` has; 0: nobody's. World stopped.
+std::uint64_t scope_owner(const G* gp) {
+  for (const Tree* t = static_cast<const Tree*>(gp->domain); t; t = t->parent)
+    if (t->kind == TreeKind::Scope && t->goid != gp->id) return t->goid;
+  return 0;
+}
+
+}  // namespace
+
 void StackDump::take(const G* without, bool stopped) {
   options_.checked = !stopped;
   arch::FrameRules* rules = arch::new_frame_rules();
@@ -83,6 +95,7 @@ void StackDump::take(const G* without, bool stopped) {
     }
     t.site = shown_site(gp);
     t.parent = gp->parent;
+    t.scope_of = stopped ? scope_owner(gp) : 0;
     taken_.push_back(t);
   }
   arch::delete_frame_rules(rules);
@@ -100,6 +113,11 @@ void StackDump::print(Sink& out) {
     else if (t.elsewhere)
       out << "\tgoroutine running on other thread; stack unavailable\n";
     print_created_by(out, t.site, t.parent, options_);
+    if (t.scope_of) {
+      out << "in the scope of goroutine ";
+      out.dec(t.scope_of);
+      out << "\n";
+    }
   }
 }
 

@@ -32,6 +32,7 @@ class StackDump {
     std::size_t pcs_at, pcs_kept, pcs_count;
     const void* site;
     std::uint64_t parent;
+    std::uint64_t scope_of;  // whose scope it is a child in; 0: none
     bool elsewhere;
   };
 

@@ -100,7 +100,7 @@ void look_for_the_first(const G* gp, Message* m) {
   std::string first;
   if (!under_way.messages.empty())
     first = under_way.messages.back();
-  else if (!gp->unwinding)
+  else if (gp->unwinding == Unwinding::No)
     first = "(an exception that was unwinding)";
   else
     return;

@@ -200,9 +200,10 @@ void pass_gate(M* mp) {
   w->node.waiter = w;
   w->node.ticket = ticket;
   w->node.elem = nullptr;
-  w->node.racy = false;
+  w->node.racy = gp->domain != nullptr;
   gate.waiting.push(&w->node, &gate.lock);
-  wait_on(w, ticket, WaitReason::BlockingCall, &gate, &gate.lock, kNever);  // its place passes from who leaves
+  // Its place passes from who leaves.
+  if (wait_on(w, ticket, WaitReason::BlockingCall, &gate, &gate.lock, kNever) == Outcome::Cancel) cancel_thrower();
 }
 
 void leave_gate() {

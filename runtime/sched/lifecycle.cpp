@@ -21,11 +21,13 @@
 #include <random>
 #include <utility>
 
+#include "arch/barrier.hpp"
 #include "arch/signal.hpp"
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/sched/cancel.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/hibernator.hpp"
@@ -101,6 +103,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   if (!in_run && !host_loop_start()) return Errc::refused;
   reset_gate();
   preempt_start(config);
+  cancel_by_barrier = arch::barrier_start();
   fork_prepare();
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]
   sysmon_start();
@@ -269,7 +272,9 @@ void unwind_parked(std::vector<GoroutineInfo>& woken) {
   g_table_each(
       [](G* gp, void* arg) {
         auto* f = static_cast<Found*>(arg);
-        if (gp->status.load(memory_order_acquire) != GStatus::Waiting || gp->unwinding) return;  // [status]
+        if (gp->status.load(memory_order_acquire) != GStatus::Waiting || gp->unwinding != Unwinding::No) return;  // [status]
+        // The end of a scope or task waits for others that are unwound, and must not be left before they are.
+        if (gp->reason == WaitReason::ScopeEnd) return;
         GoroutineInfo info = info_of(gp);
         if (!win_for_stop(gp)) return;
         f->woken->push_back(std::move(info));
@@ -323,7 +328,7 @@ void drop_g_at_end(G* gp, void*) {
     const bool never_ran = !gp->ctx;
     if (never_ran && gp->ops) gp->ops->destroy(gp->closure);
     if ((never_ran || gp->ops) && gp->closure && gp->closure != gp->inline_closure)
-      ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+      ::operator delete(gp->closure, gp->closure_align());
     gp->status.store(GStatus::Dead, memory_order_relaxed);
   }
   if (StackSlot* s = std::exchange(gp->stack, nullptr); s && !is_copyable(gp)) {
@@ -331,7 +336,7 @@ void drop_g_at_end(G* gp, void*) {
   }
   delete std::exchange(gp->extra, nullptr);
   delete[] std::exchange(gp->nodes, nullptr);
-  gp->nodes_capacity = 0;
+  gp->nodes_log = 0;
 }
 
 }  // namespace

@@ -176,6 +176,17 @@ void leave_queue(WaitNode* n) {
   n->lock->unlock();
 }
 
+// The same for a G in a domain, with G::guard held: more than its object may end the wait.
+void commit_guarded(M* mp, G* from, void* arg) {
+  auto* lock = static_cast<SpinLock*>(arg);
+  const std::int64_t due = from->timer.when;
+  const bool timed = from->timer.ticket != 0;
+  if (lock) lock->unlock();
+  if (timed) timer_arm(&from->timer);
+  end_guarded_commit(from);
+  if (timed && !mp->curg->system && WEFT_UNLIKELY(due < sysmon_next_look() - kTimerSlack)) sysmon_wake();
+}
+
 Outcome thread_wait(Waiter* w, std::uint64_t ticket, SpinLock* lock, std::int64_t deadline) {
   check_not_forked();
   if (lock) lock->unlock();
@@ -196,6 +207,25 @@ void set_timeout(G* gp, std::uint64_t ticket, std::int64_t deadline) {
   gp->timer.ticket = ticket;
 }
 
+namespace {
+
+/// The timer is set up if there is a deadline.
+void park_guarded(M* mp, G* gp, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock,
+                  std::int64_t deadline) {
+  if (deadline != kNever)
+    set_timeout(gp, ticket, deadline);
+  else
+    gp->timer.ticket = 0;
+  gp->guard.lock();
+  park_call(mp, reason, object, commit_guarded, lock);
+  gp->guard.lock();  // its commit may still be at work on another thread
+  gp->guard.unlock();
+  pass_canceller(gp);
+  if (deadline != kNever) timer_remove(&gp->timer);
+}
+
+}  // namespace
+
 Waiter* my_waiter() {
   if (G* gp = current_g()) return &gp->waiter;
   Waiter* w = thread_waiter();
@@ -212,7 +242,9 @@ Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* 
     return o;
   }
   M* mp = current_m();
-  if (WEFT_LIKELY(deadline == kNever)) {
+  if (WEFT_UNLIKELY(gp->domain != nullptr)) {
+    park_guarded(mp, gp, ticket, reason, object, lock, deadline);
+  } else if (WEFT_LIKELY(deadline == kNever)) {
     park_here(mp, gp, reason, object, lock);
   } else {
     set_timeout(gp, ticket, deadline);
@@ -227,13 +259,13 @@ Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* 
   return o;
 }
 
-void sleep_until(std::int64_t deadline) {
+Outcome sleep_until(std::int64_t deadline) {
   deadline = timed(deadline);
-  if (deadline <= arch::clock_now()) return;
+  if (deadline <= arch::clock_now()) return Outcome::Timeout;
   Waiter* w = my_waiter();
   const std::uint64_t ticket = w->begin();
   w->node.racy = true;
-  wait_on(w, ticket, WaitReason::Sleep, nullptr, nullptr, deadline);
+  return wait_on(w, ticket, WaitReason::Sleep, nullptr, nullptr, deadline);
 }
 
 // ---- yield and safepoints ------------------------------------------------------------------------------------------

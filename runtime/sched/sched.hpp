@@ -169,11 +169,11 @@ void ready_list(GList& list);
 void wake_waiter(Waiter* w);
 
 /// Blocks the caller, G or plain thread, in the wait `ticket` that is already queued under `lock`; releases the lock.
-/// Timed if deadline is not kNever: then the nodes must be racy. Returns how it ended.
+/// Timed if deadline is not kNever. The nodes must be racy then, and of a G in a domain. Returns how it ended.
 Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, std::int64_t deadline);
 
-/// Parks until `deadline`; at once if that has passed. (park.cpp)
-void sleep_until(std::int64_t deadline);
+/// Parks until `deadline`; at once if that has passed. Timeout, or Cancel. (park.cpp)
+Outcome sleep_until(std::int64_t deadline);
 
 /// A deadline that a user gave: even the farthest is a pending timer, not "no limit".
 inline std::int64_t timed(std::int64_t deadline) { return deadline < kNever ? deadline : kNever - 1; }

@@ -13,6 +13,7 @@
 #include <weft/panic.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -77,8 +78,9 @@ void scrub(G* gp) {
   gp->depth.store(0, memory_order_relaxed);
   gp->no_preempt.store(0, memory_order_relaxed);
   gp->started = kFresh;
-  gp->unwinding = false;
-  gp->unwound = false;
+  gp->unwinding = Unwinding::No;
+  gp->cancel.store(0, memory_order_relaxed);  // [cancel]
+  gp->domain = nullptr;
   gp->is_main = false;
   gp->ctx = nullptr;
   gp->m = nullptr;
@@ -87,10 +89,10 @@ void scrub(G* gp) {
     delete gp->extra;
     gp->extra = nullptr;
   }
-  if (WEFT_UNLIKELY(gp->nodes_capacity > 8)) {
+  if (WEFT_UNLIKELY(gp->nodes_capacity() > 8)) {
     delete[] gp->nodes;
     gp->nodes = nullptr;
-    gp->nodes_capacity = 0;
+    gp->nodes_log = 0;
   }
 }
 
@@ -135,12 +137,12 @@ void run_closure(G* gp) {
     gp->ops->run(gp->closure);
   } catch (UnwindToken& token) {
     token.arrived = true;
-    gp->unwound = true;
+    gp->unwinding = Unwinding::Arrived;
   }
   if (WEFT_UNLIKELY(gp->extra != nullptr) && gp->extra->locals) gp->extra->locals->end();
   Inside::go_in(gp);
   // It came to its end although it was being unwound: whoever caught the token has kept it alive (std::exception_ptr).
-  if (WEFT_UNLIKELY(gp->unwinding) && !gp->unwound && sched.state.load(memory_order_acquire) == RunState::Running)  // [run-state] see lifecycle.cpp
+  if (WEFT_UNLIKELY(gp->unwinding == Unwinding::UnderWay) && sched.state.load(memory_order_acquire) == RunState::Running)  // [run-state] see lifecycle.cpp
     swallowed_goexit(gp->id);
 }
 
@@ -149,7 +151,7 @@ void run_closure(G* gp) {
 WEFT_NOINLINE void finish(G* gp) {
   SCHED_POINT("exit");
   M* mp = current_m();
-  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
   probe::ended(gp->id);
   if (WEFT_UNLIKELY(peek(gp->preempt)) && !keeps_p(mp)) {
     reacquire_p(mp);
@@ -158,7 +160,7 @@ WEFT_NOINLINE void finish(G* gp) {
   P* pp = mp->p;
   bump(pp->ended, std::uint64_t{1}, memory_order_release);  // [ended]
   if (WEFT_UNLIKELY(gp->is_main)) {
-    if (gp->unwound)
+    if (gp->unwinding == Unwinding::Arrived)
       sched.main_goexit = true;
     else
       begin_ending();
@@ -287,8 +289,7 @@ UnwindToken::~UnwindToken() {
 
 void unwind_current(bool because_of_stop) {
   G* gp = current_m()->curg;
-  gp->unwinding = true;
-  gp->unwound = false;
+  gp->unwinding = Unwinding::UnderWay;
   throw UnwindToken(gp->id, because_of_stop);
 }
 
@@ -321,7 +322,7 @@ WEFT_ALWAYS_INLINE bool place_closure(G* gp, std::size_t size, std::size_t align
     return true;
   }
   gp->closure = ::operator new(size, std::align_val_t(align), std::nothrow);
-  gp->closure_align = static_cast<std::uint32_t>(align);
+  gp->closure_log = static_cast<std::uint8_t>(std::countr_zero(align));
   return gp->closure != nullptr;
 }
 
@@ -430,7 +431,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   if (must_have_stack && !copyable) {
     gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
     if (!gp->stack) {
-      if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+      if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
       drop_g(gp);
       return {nullptr, nullptr};
     }
@@ -445,7 +446,7 @@ void drop_goroutine(Goroutine* g) {
   if (gp->stack) {
     stack_release(nullptr, std::exchange(gp->stack, nullptr));
   }
-  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
   drop_g(gp);
 }
 

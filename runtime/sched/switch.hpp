@@ -7,13 +7,14 @@
 // Straight   A G that parks goes straight to the next G only if one is at hand: runnext or the local queues, with a context
 //            or a hot stack; no timer is due, it is not the 61st pick and nobody asked for attention. Everything else goes
 //            through g0 and find_work().
-// Orders     [runnext] see core/p.hpp.
+// Orders     [runnext] see core/p.hpp. G::cancel, read in the commit: see cancel.hpp.
 #pragma once
 
 #include "arch/context.hpp"
 #include "arch/sanitizer.hpp"
 #include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
+#include "runtime/sched/cancel.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -27,10 +28,14 @@ WEFT_ALWAYS_INLINE M* landed(arch::Transfer t) {
   arch::san_finish_switch(san_of(mp->curg));
   G* from = mp->from;
   from->ctx = t.from;
-  if (mp->commit == Commit::Unlock)
-    mp->commit_lock->unlock();
-  else if (mp->commit == Commit::Call)
+  if (mp->commit == Commit::Unlock) {
+    if (WEFT_UNLIKELY(peek(from->cancel)))
+      unlock_canceled(from, mp->commit_lock);
+    else
+      mp->commit_lock->unlock();
+  } else if (mp->commit == Commit::Call) {
     mp->commit_call(mp, from, mp->commit_arg);
+  }
 #ifndef NDEBUG
   probe::landed(mp);
 #endif

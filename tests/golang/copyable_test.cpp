@@ -257,6 +257,33 @@ TEST(Copyable, GoexitAndStopUnwindIt) {
   EXPECT_EQ(destroyed, 100);
 }
 
+TEST(Copyable, TasksAreCancelledInEveryWait) {
+  each_run([] {
+    struct Large {
+      std::uint64_t a[20];
+    };
+    for (int kind = 0; kind < 4; kind++)
+      for (int i = 0; i < 30; i++) {
+        auto large = make_chan<Large>();
+        auto small = make_chan<int>();
+        auto began = make_chan<void>(1);
+        Task<void> t = spawn(kCopyable, [=] {
+          began.send();
+          Large v;
+          int x = 0;
+          if (kind == 0) (void)large.recv();
+          if (kind == 1) (void)small.recv();
+          if (kind == 2) select(recv(large, v), recv(small, x));
+          if (kind == 3) (void)large.recv_for(10s);
+        });
+        (void)began.recv();
+        if (i % 2) yield();
+        t.cancel();
+        t.wait();
+      }
+  });
+}
+
 TEST(Copyable, SlotsAreSharedAndBlocksComeBack) {
   in_run({.procs = 1, .seed = 1}, [] {
     if (rt::copy_mode() != rt::CopyMode::Copied) GTEST_SKIP() << "this build gives each its own stack";

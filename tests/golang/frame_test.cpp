@@ -490,5 +490,43 @@ TEST(Frame, StopUnwindsAGoroutineThatIsParkedInADeferredCall) {
   EXPECT_EQ(log, (Log{"older", "~whole"}));
 }
 
+TEST(Frame, ACancelIsNotRecoveredAndDeferredCallsAreShielded) {
+  each_run([] {
+    Log log;
+    Task<void> t = spawn([&] {
+      func([&](Frame<>& f) {
+        f.defer([&] {
+          log.push_back(f.recover() ? "recovered" : "nil");
+          sleep_for(1us);  // would throw again
+          log.push_back("slept");
+        });
+        (void)make_chan<int>().recv();
+      });
+      log.push_back("not here");
+    });
+    yield();
+    t.cancel();
+    t.wait();
+    EXPECT_EQ(log, (Log{"nil", "slept"}));
+    // On a return, too.
+    Task<void> u = spawn([&] {
+      try {
+        (void)make_chan<int>().recv();
+      } catch (const Canceled&) {
+      }
+      func([&](Frame<>& f) {
+        f.defer([&] {
+          sleep_for(1us);
+          log.push_back("slept");
+        });
+      });
+    });
+    yield();
+    u.cancel();
+    u.wait();
+    EXPECT_EQ(log, (Log{"nil", "slept", "slept"}));
+  });
+}
+
 }  // namespace
 }  // namespace weft::test

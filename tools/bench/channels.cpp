@@ -6,6 +6,7 @@
 #include <weft/chan.hpp>
 #include <weft/go.hpp>
 #include <weft/select.hpp>
+#include <weft/task.hpp>
 #include <weft/wait_group.hpp>
 
 #include "tools/bench/bench.hpp"
@@ -29,6 +30,25 @@ void ping_pong(Bench& b) {
   b.stop();
   ping.close();
   wg.wait();
+  b.check(wrong == 0, "%lld of %lld answers wrong", as_ll(wrong), as_ll(b.n));
+}
+
+// The same as a scope's function and its child: both could be cancelled at each wait.
+void scope_ping_pong(Bench& b) {
+  Int wrong = 0;
+  weft::scope([&](weft::Scope& s) {
+    auto ping = weft::make_chan<Int>(), pong = weft::make_chan<Int>();
+    s.spawn([=] {
+      for (Int v : ping) pong.send(v + 1);
+    });
+    b.start();
+    for (Int i = 0; i < b.n; i++) {
+      ping.send(i);
+      if (pong.recv_or() != i + 1) wrong++;
+    }
+    b.stop();
+    ping.close();
+  });
   b.check(wrong == 0, "%lld of %lld answers wrong", as_ll(wrong), as_ll(b.n));
 }
 

@@ -47,8 +47,8 @@ RATIO = {
     "Block200us": (None, 1.00),
     "Block900us": (None, 1.00),
 }
-# A timer that is pending may cost this much over weft's own ping-pong.
-TIMER_BAR = 1.10
+# These may cost this much over weft's own ping-pong: with a timer pending, and in a scope that could be cancelled.
+TO_PLAIN = {"PingPongTimer": 1.10, "ScopePingPong": 1.05}
 # A parked goroutine may weigh this much: VmRSS + VmPTE with the default stack class.
 PARKED_BAR = 5000
 
@@ -177,7 +177,7 @@ class Row:
 
     def __init__(self, name, procs, unit, weft, go, plain=()):
         self.name, self.procs, self.unit, self.weft, self.go = name, procs, unit, weft, go
-        self.plain = plain  # of PingPongTimer: weft's PingPong in the same rounds
+        self.plain = plain  # of TO_PLAIN: weft's PingPong in the same rounds
 
     def label(self):
         return f"{self.name} {PART[self.unit]}" if len(LIMITS.get(self.name, ())) > 1 else self.name
@@ -199,9 +199,9 @@ class Row:
         if self.name in LIMITS:
             limit = LIMITS[self.name][self.unit]
             return amount(limit, self.unit), self.medians()[0] <= limit
-        if self.name == "PingPongTimer":
-            to_plain = self.medians()[0] / statistics.median(self.plain)
-            return f"{TIMER_BAR:.2f} to PingPong (is {to_plain:.2f})", to_plain <= TIMER_BAR
+        if self.name in TO_PLAIN:
+            bar, to_plain = TO_PLAIN[self.name], self.medians()[0] / statistics.median(self.plain)
+            return f"{bar:.2f} to PingPong (is {to_plain:.2f})", to_plain <= bar
         if self.name not in RATIO or self.procs not in (1, 2):
             return "", None
         bar = RATIO[self.name][self.procs - 1]
@@ -296,7 +296,7 @@ def compare(args):
             units = units_of(name)
             figures = {unit: {"weft": [], "go": [], "plain": []} for unit in units}
             sides = [("weft", args.weft, name), ("go", args.go, name)]
-            if name == "PingPongTimer":
+            if name in TO_PLAIN:
                 sides.append(("plain", args.weft, "PingPong"))
             complete = True
             for k in range(args.count):

@@ -44,6 +44,7 @@ const std::vector<Workload> kWorkloads = {
     {"SpawnJoin", 0, spawn_join},
     {"PingPong", 0, ping_pong},
     {"PingPongTimer", 0, ping_pong_timer},
+    {"ScopePingPong", 0, scope_ping_pong},
     {"Stream0", 0, stream0},
     {"Stream128", 0, stream128},
     {"MPMC", 0, mpmc},

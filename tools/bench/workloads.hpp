@@ -31,6 +31,7 @@ void semaphore8(Bench& b);
 
 // channels.cpp
 void ping_pong(Bench& b);
+void scope_ping_pong(Bench& b);
 void stream0(Bench& b);
 void stream128(Bench& b);
 void mpmc(Bench& b);

@@ -28,6 +28,10 @@ struct Bound {
   void operator()() {
     std::apply([this](Args&... a) { (void)std::invoke(std::move(f), std::move(a)...); }, args);
   }
+  /// operator() with its result.
+  decltype(auto) give() {
+    return std::apply([this](Args&... a) -> decltype(auto) { return std::invoke(std::move(f), std::move(a)...); }, args);
+  }
   void again() {
     std::apply([this](Args&... a) { (void)std::invoke(f, a...); }, args);
   }
@@ -37,6 +41,7 @@ template <class F>
 struct Bound<F> {
   F f;
   void operator()() { (void)std::invoke(std::move(f)); }
+  decltype(auto) give() { return std::invoke(std::move(f)); }
   void again() { (void)std::invoke(f); }
 };
 

@@ -16,6 +16,7 @@ var workloads = []workload{
 	{"SpawnJoin", 0, spawnJoin},
 	{"PingPong", 0, pingPong},
 	{"PingPongTimer", 0, pingPongTimer},
+	{"ScopePingPong", 0, pingPong}, // Go has no scopes
 	{"Stream0", 0, func(b *bench) { stream(b, 0) }},
 	{"Stream128", 0, func(b *bench) { stream(b, 128) }},
 	{"MPMC", 0, mpmc},
