@@ -19,6 +19,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/core/blocks.hpp"
 #include "runtime/core/guard.hpp"
+#include "runtime/core/run_slot.hpp"
 
 namespace weft::rt {
 namespace {
@@ -85,24 +86,24 @@ void answer(std::uintptr_t at) {
   }
   for (;;) {
     std::uintptr_t w = s->away.load(memory_order_acquire);  // [away]
-    if (w == kBusy) {
+    if (is_busy(w)) {
       ::sched_yield();
       continue;
     }
-    if (!s->away.compare_exchange_weak(w, kBusy, memory_order_acquire, memory_order_relaxed)) continue;  // [away]
+    if (!s->away.compare_exchange_weak(w, kBusy | w, memory_order_acquire, memory_order_relaxed)) continue;  // [away]
     if (is_away(w)) {
       alignas(64) char bytes[kPage];
       fill_page(s, w, bytes);
       away.fetch_sub(1, memory_order_relaxed);
       touched.fetch_add(1, memory_order_relaxed);
       put_back(s, bytes);
-      push_emptied(block_of(w), away_bytes(w));
       const G* gp = s->owner.load(memory_order_relaxed);
-      w = gp ? std::uintptr_t{gp->since} << 6 : 0;  // left alone
+      s->away.store(gp ? std::uintptr_t{gp->since} << 6 : 0, memory_order_release);  // [away] left alone
+      push_emptied(block_of(w), away_bytes(w));
     } else {
       arch::clear_page(state.fd, page);
+      s->away.store(w, memory_order_release);  // [away]
     }
-    s->away.store(w, memory_order_release);  // [away]
     arch::wake_faults(state.fd, page);
     return;
   }
@@ -181,7 +182,7 @@ void faults_stop() {
 
 bool Outgoing::begin(G* gp, StackSlot* s) {
   const std::uintptr_t w = s->away.load(memory_order_acquire);  // [away]
-  if (w == kBusy || is_away(w) || (w != 0 && w == std::uintptr_t{gp->since} << 6)) return false;
+  if (is_busy(w) || is_away(w) || (w != 0 && w == std::uintptr_t{gp->since} << 6)) return false;
   page_ = top_page(s);
   auto* ctx = static_cast<char*>(gp->ctx);
   if (ctx < page_ || ctx >= s->start()) return false;
@@ -191,7 +192,7 @@ bool Outgoing::begin(G* gp, StackSlot* s) {
   block_ = block_acquire(bytes_);
   if (!block_) return false;
   std::uintptr_t expected = w;
-  if (!s->away.compare_exchange_strong(expected, kBusy, memory_order_acquire, memory_order_relaxed)) {  // [away]
+  if (!s->away.compare_exchange_strong(expected, kBusy | w, memory_order_acquire, memory_order_relaxed)) {  // [away]
     clean_up();
     return false;
   }
@@ -232,12 +233,12 @@ void Outgoing::clean_up() {
 void bring_back(StackSlot* s) {
   for (;;) {
     std::uintptr_t w = s->away.load(memory_order_acquire);  // [away]
-    if (w == kBusy) {
+    if (is_busy(w)) {
       ::sched_yield();
       continue;
     }
     if (!is_away(w)) return;
-    if (!s->away.compare_exchange_weak(w, kBusy, memory_order_acquire, memory_order_relaxed)) continue;  // [away]
+    if (!s->away.compare_exchange_weak(w, kBusy | w, memory_order_acquire, memory_order_relaxed)) continue;  // [away]
     alignas(64) char bytes[kPage];
     fill_page(s, w, bytes);
     put_back(s, bytes);
@@ -247,6 +248,24 @@ void bring_back(StackSlot* s) {
     resumed.fetch_add(1, memory_order_relaxed);
     return;
   }
+}
+
+StackImage stack_image(const G* gp) {
+  StackImage image;
+  const StackSlot* s = gp->stack;
+  auto* ctx = static_cast<char*>(gp->ctx);
+  if (!s || ctx < s->lo || ctx >= s->hi) return image;
+  image.lo = ctx;
+  image.hi = s->hi;
+  const std::uintptr_t w = s->away.load(memory_order_acquire);  // [away]
+  if (is_copyable(gp)) {
+    image.shift = copied_by(gp);
+    image.hi = s->start();
+  } else if (has_block(w)) {
+    image.shift = block_of(w) - (s->start() - away_bytes(w));
+    image.hi = s->start();
+  }
+  return image;
 }
 
 bool watch_around(StackSlot* s) {

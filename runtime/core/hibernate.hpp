@@ -5,8 +5,9 @@
 // Word       StackSlot::away says where the top page is. Who changes it from or to kBusy owns the page meanwhile:
 //
 //              0                    in place
-//              kBusy                somebody takes it out or brings it back
 //              block | n            in a block of n * 64 bytes, which end where the stack starts; n >= 2
+//              kBusy | what it was  somebody takes it out or brings it back; a block is good until the word says otherwise, so that who
+//                                   looks on from a frozen world finds the bytes
 //              since << 6           in place, brought back by a touch: left alone until its goroutine has run (parked since then)
 //
 // Taking     (sched/hibernator.cpp; `busy` by CAS)                     its goroutine, or anybody
@@ -29,7 +30,7 @@
 
 namespace weft::rt {
 
-inline constexpr std::uintptr_t kBusy = 1;
+inline constexpr std::uintptr_t kBusy = std::uintptr_t{1} << 63;
 
 /// How much of hibernation this process has.
 enum class Faults : std::uint8_t {
@@ -46,8 +47,10 @@ bool faults_start(bool user_only);
 void faults_stop();
 bool faults_running();
 
-inline bool is_away(std::uintptr_t word) { return (word & 63) >= 2; }
-inline char* block_of(std::uintptr_t word) { return reinterpret_cast<char*>(word & ~std::uintptr_t{63}); }
+inline bool has_block(std::uintptr_t word) { return (word & 63) >= 2; }
+inline bool is_busy(std::uintptr_t word) { return (word & kBusy) != 0; }
+inline bool is_away(std::uintptr_t word) { return has_block(word) && !is_busy(word); }
+inline char* block_of(std::uintptr_t word) { return reinterpret_cast<char*>(word & ~(std::uintptr_t{63} | kBusy)); }
 inline std::size_t away_bytes(std::uintptr_t word) { return (word & 63) * 64; }
 
 /// One stack on its way out. The hibernator's thread.
@@ -71,6 +74,15 @@ class Outgoing {
   std::size_t bytes_ = 0;
   std::uintptr_t was_ = 0;
 };
+
+/// Where the bytes [lo, hi) of a parked goroutine's stack are now: add `shift` to an address there. The world is stopped or frozen.
+struct StackImage {
+  char* lo = nullptr;
+  char* hi = nullptr;
+  std::ptrdiff_t shift = 0;
+};
+/// Copied out, hibernated, or in place: from its saved context on. Empty: it has no context.
+StackImage stack_image(const G* gp);
 
 /// Brings the page back. Any thread, on any stack but this one.
 void bring_back(StackSlot* s);

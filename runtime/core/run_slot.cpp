@@ -2,13 +2,14 @@
 //
 // Table      Slots by number: StackSlot::next of a slot's stack. Each P has kRunSlotsPerP of each class for goroutines that start there;
 //            a slot is made when it is first wanted. Slots of single goroutines are numbered after these and reused.
-// Orders     [slot] a slot is written before its entry is, and read after it. [status] see core/g.hpp.
+// Orders     [slot] a slot is written before its entry is, and read after it.
 #include "runtime/core/run_slot.hpp"
 
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "arch/cpu.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/core/blocks.hpp"
 
@@ -101,12 +102,18 @@ void copy_out(RunSlot* s, G* gp) {
   }
   std::memcpy(s->spare, gp->ctx, live);
   gp->block = std::exchange(s->spare, nullptr);
+  arch::order_for_signals();
+  s->resident = nullptr;
 }
 
+/// In an order that leaves the bytes to be found, by who looks on from a frozen world: in the block while `resident` is another.
 void copy_in(RunSlot* s, G* gp) {
   const std::size_t live = live_bytes(s, gp);
   std::memcpy(gp->ctx, gp->block, live);
   drop_block(s);
+  arch::order_for_signals();
+  s->resident = gp;
+  arch::order_for_signals();
   s->spare = std::exchange(gp->block, nullptr);
   s->spare_bytes = block_bytes(live);
 }
@@ -214,8 +221,8 @@ void forget_resident(RunSlot* s) {
 
 std::ptrdiff_t copied_by(const G* gp) {
   if (mode != CopyMode::Copied || !is_copyable(gp)) return 0;
-  const GStatus s = gp->status.load(memory_order_acquire);  // [status] see g.hpp
-  if ((s != GStatus::Waiting && s != GStatus::Runnable) || !gp->block) return 0;
+  const RunSlot* s = run_slot_of(gp->stack);
+  if (!s || s->resident == gp || !gp->ctx) return 0;
   return static_cast<const char*>(gp->block) - static_cast<const char*>(gp->ctx);
 }
 

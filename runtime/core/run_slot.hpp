@@ -70,8 +70,8 @@ G* release_slot(RunSlot* s);
 /// The resident has ended. The slot is claimed.
 void forget_resident(RunSlot* s);
 
-/// Where the live bytes [gp->ctx, top) of a copyable goroutine that does not run are now: add this to an address of its stack. May be
-/// stale unless the world is stopped.
+/// Where the live bytes [gp->ctx, top) of a copyable goroutine are now: add this to an address of its stack. May be stale unless the
+/// world is stopped or frozen.
 std::ptrdiff_t copied_by(const G* gp);
 /// Traps off (and on again), so that its stack can be walked. World stopped.
 void open_for_reading(const G* gp, bool open);

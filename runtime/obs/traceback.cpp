@@ -241,17 +241,13 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
   if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
   if (at < bounds.lo || at >= bounds.hi) return false;
-  if (WEFT_UNLIKELY(is_copyable(gp))) {
-    // Copied out, only the live bytes are there.
-    bounds.shift = copied_by(gp);
-    bounds.lo = at;
-    bounds.hi = reinterpret_cast<std::uintptr_t>(stack->start());
-    if (!checked) open_for_reading(gp, true);
-  } else if (const std::uintptr_t w = stack->away.load(memory_order_acquire); WEFT_UNLIKELY(is_away(w))) {  // [away] see core/hibernate.hpp
-    bounds.shift = block_of(w) - (stack->start() - away_bytes(w));
-    bounds.lo = at;
-    bounds.hi = reinterpret_cast<std::uintptr_t>(stack->start());
+  const StackImage image = stack_image(gp);
+  if (image.shift != 0) {
+    bounds.lo = reinterpret_cast<std::uintptr_t>(image.lo);
+    bounds.hi = reinterpret_cast<std::uintptr_t>(image.hi);
+    bounds.shift = image.shift;
   }
+  if (WEFT_UNLIKELY(is_copyable(gp)) && !checked) open_for_reading(gp, true);
   char probe[128];
   char* const bytes = static_cast<char*>(ctx) + bounds.shift;
   if (!checked || arch::read_checked(bytes, probe, sizeof probe)) {
