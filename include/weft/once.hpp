@@ -1,6 +1,7 @@
 /// weft/once.hpp: doing something once.
 #pragma once
 
+#include <weft/detail/value.hpp>
 #include <weft/mutex.hpp>
 
 #include <atomic>
@@ -103,7 +104,7 @@ struct OnceState {
 /// What f captured goes when it has run. Go: sync.OnceFunc.
 template <class F>
 auto once_func(F f) {
-  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
   return [s] { (void)s->get(); };
 }
 
@@ -111,7 +112,7 @@ auto once_func(F f) {
 template <class F>
   requires(!std::is_void_v<std::invoke_result_t<F&>>)
 auto once_value(F f) {
-  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
   return [s]() -> const typename detail::OnceState<F>::R& { return s->get(); };
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/fd.hpp>
 
 #include <array>
@@ -321,7 +322,7 @@ class Selector {
   void clear() { cases_.clear(); }
 
  private:
-  struct Any {
+  struct Any : detail::ValueBlock {
     virtual ~Any() = default;
     virtual void fill(detail::SelectCase& s) = 0;
     virtual void finish(const detail::SelectCase& s) = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/go.hpp>
 #include <weft/latch.hpp>
 #include <weft/mutex.hpp>
@@ -88,7 +89,7 @@ class Singleflight {
     std::lock_guard l(mu_);
     auto [at, fresh] = calls_.try_emplace(key);
     if (fresh)
-      at->second = std::make_shared<Call>();
+      at->second = detail::make_shared_value<Call>();
     else
       at->second->others++;
     if (out) at->second->chans.push_back(*out);

@@ -1,6 +1,7 @@
 /// weft/sync_map.hpp: a map that goroutines and threads share.
 #pragma once
 
+#include <weft/detail/value.hpp>
 #include <weft/rw_mutex.hpp>
 
 #include <array>
@@ -111,7 +112,7 @@ class SyncMap {
 
   void clear() {
     for (Part& p : parts_) {
-      std::unordered_map<K, V, Hash, Equal> old;  // destroyed without the lock
+      Map old;  // destroyed without the lock
       std::unique_lock l(p.mu);
       old.swap(p.map);
       l.unlock();
@@ -119,10 +120,11 @@ class SyncMap {
   }
 
  private:
+  using Map = std::unordered_map<K, V, Hash, Equal, detail::ValueAllocator<std::pair<const K, V>>>;
   static constexpr std::size_t kParts = 32;
   struct alignas(64) Part {
     RwMutex mu;
-    std::unordered_map<K, V, Hash, Equal> map;
+    Map map;
   };
 
   Part& part(const K& key) const {

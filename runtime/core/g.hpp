@@ -21,6 +21,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 #include "arch/context.hpp"
 #include "arch/eh_globals.hpp"
@@ -54,6 +55,7 @@ struct GExtra {
   std::uint8_t started_before = kFresh;
   bool aside = false;          // runnable, found in a queue and kept out of it
   M* stands = nullptr;         // it was running: on this thread
+  std::atomic<bool> to_come{false};  // is to say when it comes to a safepoint (runtime/gc/safepoint.cpp)
 };
 
 struct alignas(arch::kCacheLine) G {
@@ -79,7 +81,7 @@ struct alignas(arch::kCacheLine) G {
   const weft::detail::ClosureOps* ops = nullptr;
 
   // --- birth: one line more for a small closure ---
-  void* closure = nullptr;  // `inline_closure` or a heap block
+  void* closure = nullptr;  // `inline_closure` or a heap block; null: none (any more)
   std::uint64_t id = 0;
   std::uint64_t parent = 0;
   const void* site = nullptr;  // the PC of its `go`
@@ -127,13 +129,24 @@ WEFT_ALWAYS_INLINE void set_status(G* gp, [[maybe_unused]] GStatus from, GStatus
   gp->status.store(to, memory_order_release);  // [status]
 }
 
+/// Of who has a closure. A block's size stands in the room that it does not use.
+inline std::size_t closure_bytes(const G* gp) {
+  if (gp->closure == gp->inline_closure) return sizeof gp->inline_closure;
+  return *std::launder(reinterpret_cast<const std::size_t*>(gp->inline_closure));
+}
+
+/// Tells of the words that `gp`'s goroutine-local values lie in. Set by whoever keeps them; null: there are none. Called while the
+/// world stands still at any instruction: no lock, no allocation.
+extern void (*local_roots)(const G* gp, void (*each)(const void* lo, const void* hi, void* arg), void* arg);
+
 // --- the table of all descriptors (g_table.cpp) ---
 
 /// Takes up to `n` dead descriptors into `out`, carving new ones if there are none. Returns how many: fewer if the kernel
 /// refuses memory.
 std::uint32_t g_table_take(G** out, std::uint32_t n);
 void g_table_give(G* const* gs, std::uint32_t n);
-/// Calls f for every descriptor that ever was in use, dead ones included, in order of address. The world should be stopped.
+/// Calls f for every descriptor that ever was in use, dead ones included, in no order. The world should be stopped.
+/// No lock, no allocation.
 void g_table_each(void (*f)(G*, void*), void* arg);
 /// Forgets ids and unmaps the slabs. With `keep` (somebody was abandoned) and ever after: frees all descriptors but those of
 /// who was. Nothing of theirs is left (extra, nodes, stack).

@@ -12,6 +12,8 @@
 //            [idle] see idle.cpp. [p-status], [runnext] see core/p.hpp. [status] see core/g.hpp.
 #include "runtime/sched/lifecycle.hpp"
 
+#include <weft/detail/value.hpp>
+
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -25,6 +27,7 @@
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/sched/freeze.hpp"
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -94,6 +97,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.mu.unlock();
   if (!in_run && !host_loop_start()) return Errc::refused;
   reset_gate();
+  sched.to_come.store(0, memory_order_relaxed);
   preempt_start(config);
   fork_prepare();
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]
@@ -316,12 +320,13 @@ void drop_g_at_end(G* gp, void*) {
     // One that never ran still owns its closure.
     const bool never_ran = !gp->ctx;
     if (never_ran && gp->ops) gp->ops->destroy(gp->closure);
-    if ((never_ran || gp->ops) && gp->closure && gp->closure != gp->inline_closure)
-      ::operator delete(gp->closure, std::align_val_t(gp->closure_align));
+    if (void* c = std::exchange(gp->closure, nullptr); (never_ran || gp->ops) && c && c != gp->inline_closure)
+      weft::detail::value_free(c, gp->closure_align);
     gp->status.store(GStatus::Dead, memory_order_relaxed);
   }
-  if (StackSlot* s = std::exchange(gp->stack, nullptr)) {
-    stack_release(nullptr, s);
+  if (gp->stack) {
+    NotFrozen alone;  // an own mapping is gone after this
+    stack_release(nullptr, std::exchange(gp->stack, nullptr));
   }
   delete std::exchange(gp->extra, nullptr);
   delete[] std::exchange(gp->nodes, nullptr);
@@ -333,18 +338,19 @@ void drop_g_at_end(G* gp, void*) {
 void sched_shutdown() {
   sysmon_stop();
   bool abandoned = false;
+  for (const M* mp = sched.all_ms; mp; mp = mp->all_link)
+    if (!peek(mp->abandoned) && !mp->is_main) pthread_join(mp->thread, nullptr);
   for (M** at = &sched.all_ms; *at;) {
+    NotFrozen alone;
     M* mp = *at;
+    *at = mp->all_link;
     if (peek(mp->abandoned)) {
       // Its thread, its G and its Ps stay as they are, for ever.
       abandoned = true;
       if (!mp->is_main) pthread_detach(mp->thread);
-      *at = mp->all_link;
-      continue;
+    } else {
+      delete mp;
     }
-    if (!mp->is_main) pthread_join(mp->thread, nullptr);
-    *at = mp->all_link;
-    delete mp;
   }
   host_loop_stop();
   free_spare_ms();
@@ -360,8 +366,11 @@ void sched_shutdown() {
     if (!abandoned) delete sched.ps[i];
     sched.ps[i] = nullptr;
   }
-  stacks_stop();
-  g_table_reset(abandoned);
+  {
+    NotFrozen alone;
+    stacks_stop();
+    g_table_reset(abandoned);
+  }
   sched.poller.stop();
   sched.ps_made.store(0, memory_order_relaxed);
   sched.procs.store(0, memory_order_relaxed);
