@@ -31,7 +31,8 @@ namespace weft::gc {
 void stop_world();
 void start_world();
 
-/// False: some thread did not come within a second (it blocks SIGURG); everybody runs on then.
+/// False: some thread did not come within a second (it blocks SIGURG); everybody runs on then. While no runtime runs there is nobody
+/// to freeze.
 /// Cost: tens of microseconds per running thread.   Threads: any. The same one thaws.
 bool freeze_world();
 void thaw_world();
@@ -122,6 +123,9 @@ struct Root {
   const void* hi = nullptr;
 };
 using RootFn = void (*)(const Root& root, void* arg);
+/// The whole stack that the caller runs on, if it is a goroutine's: its bounds as the runtime knows them. Any time, no safepoint.
+bool own_stack(const void** lo, const void** hi);
+
 /// What goroutines hold outside their stacks, but for blocks of Collector::allocate. As each_stack().
 void each_root(RootFn f, void* arg);
 

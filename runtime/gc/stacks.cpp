@@ -349,6 +349,14 @@ WEFT_NOINLINE void each_stack(StackFn f, void* arg) {
   asm volatile("" ::"r"(&kept) : "memory");
 }
 
+WEFT_NOINLINE bool own_stack(const void** lo, const void** hi) {
+  const StackSlot* s = find_stack(to_ptr(arch::stack_pointer()));
+  if (!s) return false;
+  *lo = s->lo;
+  *hi = s->hi;
+  return true;
+}
+
 void stack_of(std::uint64_t goid, StackFn f, void* arg) {
   const G* gp = find_g(goid);
   if (!gp || !gp->extra || gp->extra->held == 0)

@@ -163,13 +163,14 @@ FrozenMs frozen_ms() { return {ms_there.data(), ms_there.size()}; }
 bool freeze_world() {
   sched.freezing.lock();
   asked_at = arch::clock_now();
-  if (!arch::interrupts_install(on_interrupt)) {
-    sched.freezing.unlock();
-    return false;
-  }
   M* self = current_m();
   const std::uint32_t round = begin_asking();
   list_ms();
+  if (!ms_there.empty() && !arch::interrupts_install(on_interrupt)) {
+    sched.mu.unlock();
+    sched.freezing.unlock();
+    return false;
+  }
   sched.frozen.fetch_add(1, memory_order_seq_cst);  // [freeze]
   for (M* mp : ms_there)
     if (mp != self && !mp->asleep.load(memory_order_seq_cst)) ask_to_stand(mp, round);  // [freeze]
@@ -429,7 +430,6 @@ void check_runs(const char* what) {
 }
 
 void begin_stop(const char* what) {
-  check_runs(what);
   if (frozen_here()) {
     end_freeze();  // panic() allocates
     panic(std::string("weft: gc::") + what + " while the caller has frozen the world, which goes on now");
@@ -444,6 +444,7 @@ void begin_stop(const char* what) {
 }  // namespace
 
 void stop_world() {
+  check_runs("stop_world");
   begin_stop("stop_world");
   Inside inside;
   rt::stop_world();
@@ -509,6 +510,7 @@ void clear_pause_stats() {
 }
 
 bool suspend(std::uint64_t goid) {
+  check_runs("suspend");
   begin_stop("suspend");
   Inside inside;
   if (goid == weft::goid()) panic("weft: gc::suspend of the calling goroutine");
@@ -516,6 +518,7 @@ bool suspend(std::uint64_t goid) {
 }
 
 void resume(std::uint64_t goid) {
+  check_runs("resume");
   begin_stop("resume");
   Inside inside;
   if (!resume_g(goid)) panic("weft: gc::resume of goroutine " + std::to_string(goid) + ", which is not suspended");
