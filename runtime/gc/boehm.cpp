@@ -89,7 +89,10 @@ void GC_CALLBACK push_roots() {
 }
 
 void freeze() {
-  if (frozen_by_caller()) rt::fatalf("weft-gc: collected memory was asked for while the caller has frozen the world");
+  if (frozen_by_caller()) {
+    thaw_world();  // the report waits for nobody then
+    rt::fatalf("weft-gc: collected memory was asked for while the caller has frozen the world");
+  }
   constexpr int kTries = 10;
   int tries = 0;
   while (!freeze_world())
