@@ -17,7 +17,8 @@
 /// Values that the runtime keeps elsewhere (buffers and boxed elements of channels, large closures, values of contexts, results of
 /// await and once) live in blocks that Collector::allocate makes: from a collected heap they are roots, or reachable, as any other
 /// block there. That is exact and costs nothing without a collector, where a register of all channels would cost each of them a
-/// lock. Left out: an exception object while it is thrown is libstdc++'s own malloc; keep what it holds somewhere else as well.
+/// lock. Left out: an exception object, from throw to the end of its handler, is libstdc++'s own malloc, and what a Panic carries is in
+/// ordinary memory: keep what they point to somewhere else as well.
 #pragma once
 
 #include <cstddef>

@@ -60,6 +60,17 @@ struct Registered {
 };
 thread_local Registered here;
 
+// A thread that is no M but makes blocks for values (a host's, the runtime's sysmon): known to libgc from its first one to its end, since
+// each may set a collection off.
+struct Outsider {
+  bool asked = false;
+  bool by_us = false;
+  ~Outsider() {
+    if (by_us) GC_unregister_my_thread();
+  }
+};
+thread_local Outsider outsider;
+
 WEFT_NOINLINE Registered& this_thread() {
   asm volatile("" ::: "memory");
   return here;
@@ -143,7 +154,21 @@ void thread_ends(const ThreadView&) {
   if (r.by_us) GC_unregister_my_thread();
 }
 
+WEFT_COLD void register_outsider() {
+  outsider.asked = true;
+  GC_stack_base base{};
+  if (GC_thread_is_registered() || GC_get_stack_base(&base) != GC_SUCCESS) return;
+  unblock_libgcs_signals();
+  outsider.by_us = GC_register_my_thread(&base) == GC_SUCCESS;
+}
+
+// Out of line: what belongs to a thread is looked at once.
+WEFT_NOINLINE void known_to_libgc() {
+  if (!here.known && !outsider.asked) register_outsider();
+}
+
 void* allocate_values(std::size_t bytes, std::size_t align) {
+  known_to_libgc();
   constexpr std::size_t kGranule = 16;
   if (align <= kGranule) return GC_malloc_uncollectable(bytes);
   void* block = GC_malloc_uncollectable(bytes + align - kGranule);

@@ -218,7 +218,7 @@ void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
   } else {
     if (seat.on == Seat::On::Unknown) add_registers(v, seat);
     const auto saved = to_word(mp->g0.ctx);
-    if (own.lo != 0)
+    if (own.lo != 0 && mp->from == &mp->g0)
       live.lo = live_from(seat.on == Seat::On::Unknown ? Seat{} : seat, own, saved);
     else if (saved < own.hi)
       live.lo = down(saved);

@@ -120,8 +120,8 @@ void on_interrupt(void* ucontext) {
   asm volatile("" ::"r"(&kept) : "memory");
 }
 
-Asleep::Asleep(M* mp, void* frame) : m_(mp) {
-  m_->sleeps_at = reinterpret_cast<std::uintptr_t>(frame);
+Asleep::Asleep(M* mp, std::uintptr_t sp) : m_(mp) {
+  m_->sleeps_at = sp;
   m_->asleep.store(true, memory_order_seq_cst);  // [freeze]
 }
 

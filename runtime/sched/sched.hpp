@@ -19,6 +19,7 @@
 #include <cstdint>
 
 #include "arch/clock.hpp"
+#include "arch/registers.hpp"
 #include "arch/tls.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/lock.hpp"
@@ -368,13 +369,13 @@ void let_go_when_asked(M* mp);
 class Asleep {
  public:
   /// Inlined: where it stands is where the caller does.
-  WEFT_ALWAYS_INLINE explicit Asleep(M* mp) : Asleep(mp, __builtin_frame_address(0)) {}
+  WEFT_ALWAYS_INLINE explicit Asleep(M* mp) : Asleep(mp, arch::stack_pointer()) {}
   ~Asleep();
   Asleep(const Asleep&) = delete;
   Asleep& operator=(const Asleep&) = delete;
 
  private:
-  Asleep(M* mp, void* frame);
+  Asleep(M* mp, std::uintptr_t sp);
   M* m_;
 };
 /// A special G that was found in a queue is suspended: it is out of it now, until it is resumed.

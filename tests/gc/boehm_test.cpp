@@ -209,6 +209,30 @@ TEST(Boehm, RuntimesComeAndGoAndItsOwnThreadsCollectBetweenThem) {
   }
 }
 
+TEST(Boehm, ThreadsThatLibgcDoesNotKnowMayMakeChannelsAndLargeClosures) {
+  const Child c = child([] {
+    gc::boehm::init();
+    Runtime rt{{.procs = 2, .use_env = false}};
+    if (rt.start()) return 3;
+    std::atomic<int> ran{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; i++)
+      threads.emplace_back([&] {
+        for (int k = 0; k < 2000; k++) {
+          std::array<char, 3000> large{};
+          auto c = make_chan<std::array<char, 1000>>(4);
+          rt.go([&ran, large, c] { ran += 1 + large[5]; });
+        }
+      });
+    for (auto& t : threads) t.join();
+    while (num_goroutines() > 0) std::this_thread::yield();
+    return ran == 16'000 && gc::boehm::heap_stats().collections > 3 ? 0 : 1;
+  });
+  if (c.ran) {
+    EXPECT_EQ(c.status, 0) << c.report();
+  }
+}
+
 TEST(Boehm, WrongUseIsRefused) {
   const Child late = child([] {
     Chan<int> early = make_chan<int>(1);

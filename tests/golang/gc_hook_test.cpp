@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/child.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -511,6 +512,72 @@ TEST(GcHook, NestedStopsAndLateCollectorsArePanics) {
   EXPECT_NE(panic_of([&] { Chan<int> early = make_chan<int>(1); gc::attach(c); }).find("after a channel"), std::string::npos);
   c.release = nullptr;
   EXPECT_NE(panic_of([&] { gc::attach(c); }), "no panic");
+}
+
+// A collector of the test's own: counts what it is told, and hands out blocks.
+struct Told {
+  std::atomic<int> blocks{0}, made{0}, ended{0}, threads_began{0}, threads_ended{0}, users_made{0};
+  std::atomic<std::uint64_t> allocated{0};
+};
+Told told;
+
+TEST(GcHook, ACollectorIsToldOfEveryGoroutineThreadAndBlock) {
+  const Child c = child([] {
+    gc::Collector collector;
+    collector.allocate = [](std::size_t bytes, std::size_t align) {
+      told.blocks++;
+      told.allocated++;
+      return std::aligned_alloc(align < 16 ? 16 : align, (bytes + 63) & ~std::size_t{63});
+    };
+    collector.release = [](void* p) {
+      told.blocks--;
+      std::free(p);
+    };
+    collector.goroutine_made = [](std::uint64_t, std::uint64_t) { told.made++; };
+    collector.goroutine_ended = [](std::uint64_t) { told.ended++; };
+    collector.thread_began = [](const gc::ThreadView& t) { told.threads_began += t.stack_lo < t.stack_hi && t.signal_stack_lo < t.signal_stack_hi; };
+    collector.thread_ends = [](const gc::ThreadView&) { told.threads_ended++; };
+    gc::attach(collector);
+    set_hooks({.on_create = [](std::uint64_t, std::uint64_t) { told.users_made++; }});
+    if (panic_of([&] { gc::attach(collector); }).find("twice") == std::string::npos) return 10;
+    run(
+        [] {
+          WaitGroup wg;
+          struct Large {
+            char bytes[5000] = {};
+          };
+          auto buffered = make_chan<std::string>(8);
+          auto boxed = make_chan<Large>(1);
+          for (int i = 0; i < 50; i++)
+            wg.go([i, large = Large{}, buffered, boxed] {
+              buffered.send(std::to_string(i));
+              boxed.try_send(large);
+              boxed.try_recv();
+              buffered.recv();
+              blocking([] { ::usleep(100); });
+            });
+          wg.wait();
+          SyncMap<int, int> map;
+          for (int i = 0; i < 10; i++) map.store(i, i);
+          Pool<int> pool;
+          pool.put(1);
+          static const ContextKey<int> key{"n"};
+          Context ctx = with_value(background(), key, 5);
+          auto seven = once_value([] { return 7; });
+          if (seven() + await<int>([](Resume<int> done) { done(3); }) != 10) fatal("wrong");
+        },
+        {.procs = 2, .use_env = false});
+    std::fprintf(stderr, "blocks %d of %llu, goroutines %d %d %d, threads %d %d\n", told.blocks.load(),
+                 static_cast<unsigned long long>(told.allocated.load()), told.made.load(), told.ended.load(), told.users_made.load(),
+                 told.threads_began.load(), told.threads_ended.load());
+    if (told.blocks != 0) return 11;
+    if (told.allocated < 50 + 2 + 50 + 10 + 4) return 12;  // closures, channels, elements in boxes, nodes of maps and others
+    if (told.made != told.ended || told.made != 51 || told.users_made != told.made) return 13;
+    if (told.threads_began != told.threads_ended || told.threads_began < 2) return 14;
+    return 0;
+  });
+  if (!c.ran) return;
+  EXPECT_EQ(c.status, 0) << c.report();
 }
 
 }  // namespace
