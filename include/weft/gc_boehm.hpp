@@ -9,6 +9,8 @@
 ///        need stacks of 64 KiB or more: libgc clears 16 KiB of the stack that it runs on now and then. No GC_enable_incremental(),
 ///        no GC_do_blocking() around anything that calls weft. Finalizers run in run_finalizers() only: inside the allocator they
 ///        could move a goroutine to another thread, whose free lists it would go on with.
+/// Deadlock The report that all goroutines are asleep counts threads: libgc's markers are strangers to it, so that it stays silent
+///        (GC_MARKERS=1 in the environment: none).
 /// Signals  Threads of the runtime unblock libgc's (SIGPWR, SIGXCPU on Linux), beside SIGURG.
 #pragma once
 

@@ -233,6 +233,18 @@ TEST(Boehm, ThreadsThatLibgcDoesNotKnowMayMakeChannelsAndLargeClosures) {
   }
 }
 
+TEST(Boehm, WithoutMarkerThreadsADeadlockIsReported) {
+  const Child c = child(
+      [] {
+        gc::boehm::init();
+        run([] { make_chan<int>().recv(); });
+      },
+      {.env = {"GC_MARKERS=1"}});
+  if (!c.ran) return;
+  EXPECT_EQ(c.status, 2) << c.report();
+  EXPECT_TRUE(c.says("fatal error: all goroutines are asleep - deadlock!")) << c.report();
+}
+
 TEST(Boehm, WrongUseIsRefused) {
   const Child late = child([] {
     Chan<int> early = make_chan<int>(1);

@@ -259,6 +259,44 @@ TEST(GcHook, AWordThatIsInAVectorRegisterOnlyIsFound) {
     wg.wait();
   });
 }
+TEST(GcHook, AWordThatIsInTheRedZoneOnlyIsFound) {
+  if (kTsan) GTEST_SKIP() << "TSan runs the handler on the stack that it interrupted";
+  in_run({2, 1}, [] {
+    auto found = std::make_unique<Found>();
+    std::atomic<bool> stop{false}, there{false};
+    WaitGroup wg;
+    wg.go([&] {
+      const bool* done = reinterpret_cast<const bool*>(&stop);
+      bool* in = reinterpret_cast<bool*>(&there);
+      std::uintptr_t w = 0x5ec2;
+      asm volatile(
+          "subq $512, %%rsp\n\t"
+          "shlq $48, %[w]\n\t"
+          "orq $0x60, %[w]\n\t"
+          "movq %[w], -120(%%rsp)\n\t"
+          "xorl %k[w], %k[w]\n\t"
+          "movb $1, (%[in])\n"
+          "1: pause\n\t"
+          "cmpb $0, (%[done])\n\t"
+          "je 1b\n\t"
+          "movq -120(%%rsp), %[w]\n\t"
+          "movq $0, -120(%%rsp)\n\t"
+          "addq $512, %%rsp\n\t"
+          : [w] "+&r"(w)
+          : [done] "r"(done), [in] "r"(in)
+          : "memory", "cc");
+      EXPECT_EQ(w, secret(6));
+    });
+    eventually([&] { return there.load(); });
+    for (int i = 0; i < 50; i++) {
+      look(*found);
+      EXPECT_TRUE(found->seen[6]);
+    }
+    stop = true;
+    wg.wait();
+  });
+}
+
 #endif
 
 TEST(GcHook, ClosuresOfGoroutinesThatHaveNotRunAreRoots) {
