@@ -60,6 +60,8 @@ bool is_ours(const struct sigaction& a) {
   return (a.sa_flags & SA_SIGINFO) && a.sa_sigaction == on_fault;
 }
 
+constexpr std::size_t kGuard = 4 * kPageBytes;  // below an alternate stack
+
 // What an installed alternate stack must remember; lies at its top.
 struct SignalStack {
   stack_t before;
@@ -102,7 +104,6 @@ void remove_fault_handlers() {
 }
 
 void* install_signal_stack() {
-  constexpr std::size_t kGuard = 4 * kPageBytes;
   bool needs_commit = false;
   char* lo = reserve_range(kGuard + kSignalStackBytes, &needs_commit);
   if (!lo) return nullptr;
@@ -122,9 +123,15 @@ void* install_signal_stack() {
   return lo;
 }
 
+void signal_stack_range(const void* stack, std::uintptr_t* lo, std::uintptr_t* hi) {
+  *lo = *hi = 0;
+  if (!stack) return;
+  *lo = reinterpret_cast<std::uintptr_t>(stack) + kGuard;
+  *hi = *lo + kSignalStackBytes;
+}
+
 void remove_signal_stack(void* stack) {
   if (!stack) return;
-  constexpr std::size_t kGuard = 4 * kPageBytes;
   auto* lo = static_cast<char*>(stack);
   auto* block = reinterpret_cast<SignalStack*>(lo + kGuard + kSignalStackBytes - sizeof(SignalStack));
   stack_t now = {};

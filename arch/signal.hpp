@@ -27,6 +27,8 @@ inline constexpr std::size_t kSignalStackBytes = 64 << 10;
 
 /// Gives the calling thread an alternate signal stack with a guard. Null: no memory; the thread keeps what it had.
 void* install_signal_stack();
+/// The words of one that a handler may use.
+void signal_stack_range(const void* stack, std::uintptr_t* lo, std::uintptr_t* hi);
 /// Undoes it, on the same thread. Null is fine.
 void remove_signal_stack(void* stack);
 

@@ -54,6 +54,18 @@ int allowed_cpus() {
   return n > 0 ? n : 1;
 }
 
+bool is_first_thread() { return thread_id() == ::getpid(); }
+
+bool own_thread_stack(void** lo, void** hi) {
+  pthread_attr_t attr;
+  std::size_t bytes = 0;
+  if (::pthread_getattr_np(pthread_self(), &attr) != 0) return false;
+  const bool known = ::pthread_attr_getstack(&attr, lo, &bytes) == 0;
+  *hi = static_cast<char*>(*lo) + bytes;
+  ::pthread_attr_destroy(&attr);
+  return known;
+}
+
 long long thread_cpu_ns(pthread_t thread) {
   clockid_t id;
   timespec ts;

@@ -24,6 +24,11 @@ int allowed_cpus();
 /// The kernel's id of the calling thread.
 int thread_id();
 
+/// Is this the process's first?
+bool is_first_thread();
+/// The calling thread's stack: [lo, hi). Of threads other than the first, `hi` is above their thread-local variables. False: not known.
+bool own_thread_stack(void** lo, void** hi);
+
 /// CPU time that `thread` has used, in ns; negative if it cannot be told.
 long long thread_cpu_ns(pthread_t thread);
 /// True if the kernel has the thread waiting for a CPU or running on one, not asleep.

@@ -1,6 +1,8 @@
 /// weft/await.hpp: parking until somebody else's callback.
 #pragma once
 
+#include <weft/detail/value.hpp>
+
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -93,7 +95,7 @@ class Resume {
 /// Threads: any. Go: a channel and a callback by hand.
 template <class R, class F>
 R await(F&& f) {
-  auto s = std::make_shared<detail::AwaitState<R>>();
+  auto s = detail::make_shared_value<detail::AwaitState<R>>();
   std::forward<F>(f)(Resume<R>(s));
   if (!s->gate.wait()) detail::panic_await_abandoned();
   if constexpr (!std::is_void_v<R>) return std::move(*s->result);

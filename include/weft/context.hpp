@@ -10,6 +10,7 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/error.hpp>
 #include <weft/go.hpp>
 #include <weft/time.hpp>
@@ -316,7 +317,7 @@ template <class Rep, class Period, class E>
 template <class T, class V>
   requires std::constructible_from<T, V>
 [[nodiscard]] Context with_value(const Context& parent, const ContextKey<T>& key, V&& v) {
-  auto held = std::make_shared<const T>(std::forward<V>(v));
+  auto held = detail::make_shared_value<const T>(std::forward<V>(v));
   std::string_view text;
   if constexpr (std::is_convertible_v<const T&, std::string_view>) text = *held;
   return Context(detail::ContextRef(detail::context_with_value(parent.head(), key, std::move(held), text)));

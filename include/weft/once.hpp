@@ -2,6 +2,7 @@
 #pragma once
 
 #include <weft/error.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/mutex.hpp>
 
 #include <atomic>
@@ -108,7 +109,7 @@ struct OnceState {
 /// What f captured goes when it has run. Go: sync.OnceFunc.
 template <class F>
 auto once_func(F f) {
-  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
   return [s] { (void)s->get(); };
 }
 
@@ -116,7 +117,7 @@ auto once_func(F f) {
 template <class F>
   requires(!std::is_void_v<std::invoke_result_t<F&>>)
 auto once_value(F f) {
-  auto s = std::make_shared<detail::OnceState<F>>(std::move(f));
+  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
   return [s]() -> const typename detail::OnceState<F>::R& { return s->get(); };
 }
 

@@ -1,6 +1,8 @@
 /// weft/pool.hpp: things to be used again.
 #pragma once
 
+#include <weft/detail/value.hpp>
+
 #include <cstddef>
 #include <functional>
 #include <type_traits>
@@ -55,7 +57,7 @@ class Pool {
   void put(T value) { detail::pool_put(core_, new Node(std::move(value))); }
 
  private:
-  struct Node : detail::PoolNode {
+  struct Node : detail::PoolNode, detail::ValueBlock {
     T value;
     explicit Node(T&& v) : value(std::move(v)) {}
   };

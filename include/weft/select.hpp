@@ -8,6 +8,7 @@
 
 #include <weft/chan.hpp>
 #include <weft/context.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/fd.hpp>
 #include <weft/task.hpp>
 
@@ -353,7 +354,7 @@ class Selector {
   void clear() { cases_.clear(); }
 
  private:
-  struct Any {
+  struct Any : detail::ValueBlock {
     virtual ~Any() = default;
     virtual void fill(detail::SelectCase& s) = 0;
     virtual void finish(const detail::SelectCase& s) = 0;

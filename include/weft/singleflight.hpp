@@ -4,6 +4,7 @@
 #include <weft/chan.hpp>
 #include <weft/detail/mask.hpp>
 #include <weft/error.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/go.hpp>
 #include <weft/latch.hpp>
 #include <weft/mutex.hpp>
@@ -91,7 +92,7 @@ class Singleflight {
     detail::MaskedLock l(mu_);
     auto [at, fresh] = calls_.try_emplace(key);
     if (fresh)
-      at->second = std::make_shared<Call>();
+      at->second = detail::make_shared_value<Call>();
     else
       at->second->others++;
     if (out) at->second->chans.push_back(*out);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <weft/detail/mask.hpp>
+#include <weft/detail/value.hpp>
 #include <weft/rw_mutex.hpp>
 
 #include <array>
@@ -112,17 +113,18 @@ class SyncMap {
 
   void clear() {
     for (Part& p : parts_) {
-      std::unordered_map<K, V, Hash, Equal> old;  // destroyed without the lock
+      Map old;  // destroyed without the lock
       detail::MaskedLock l(p.mu);
       old.swap(p.map);
     }
   }
 
  private:
+  using Map = std::unordered_map<K, V, Hash, Equal, detail::ValueAllocator<std::pair<const K, V>>>;
   static constexpr std::size_t kParts = 32;
   struct alignas(64) Part {
     RwMutex mu;
-    std::unordered_map<K, V, Hash, Equal> map;
+    Map map;
   };
 
   Part& part(const K& key) const {

@@ -18,6 +18,7 @@ namespace weft::rt {
 enum class Rank : std::uint8_t {
   Object,   // channels, wait groups, mutexes of users (SpinLock; several by rising address)
   World,    // Sched::world: start, stop, set_procs
+  Freeze,   // Sched::freezing: standing still at any instruction
   Timers,   // P::timers
   Poller,   // descriptors' waiters
   Sched,    // Sched::mu: idle lists, global queue

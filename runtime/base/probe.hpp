@@ -11,6 +11,9 @@ extern std::atomic<void (*)(std::uint64_t id, std::uint64_t parent)> on_create;
 extern std::atomic<void (*)(std::uint64_t id, const char* reason)> on_park;
 extern std::atomic<void (*)(std::uint64_t id)> on_exit;
 
+/// `collector` has just got its functions: they are told as well from now on.
+void tell_collector();
+
 #ifndef NDEBUG
 /// Builds with checks: a context has just gone on, on the M `m` (obs/tls_watch.cpp).
 extern std::atomic<void (*)(void* m)> on_landed;

@@ -14,6 +14,8 @@
 //            open" was true at the moment of the first read. [chan-closed] acquire/release between close and such readers.
 #include "runtime/block/chan.hpp"
 
+#include <weft/detail/value.hpp>
+
 #include <new>
 
 #include "runtime/base/sched_point.hpp"
@@ -250,7 +252,7 @@ ChanHead* chan_make(std::int64_t cap, const ElemType* type) {
   // Buffer and core in one block; the buffer is aligned for its elements.
   const std::size_t align = type->align > alignof(ChanCore) ? type->align : alignof(ChanCore);
   const std::size_t head = (sizeof(ChanCore) + align - 1) & ~(align - 1);
-  void* block = ::operator new(head + static_cast<std::size_t>(cap) * size, std::align_val_t(align));
+  void* block = value_new(head + static_cast<std::size_t>(cap) * size, align);
   auto* c = ::new (block) ChanCore;
   c->cap = static_cast<std::size_t>(cap);
   c->size = size;
@@ -276,7 +278,7 @@ void chan_free(ChanHead* h) {
     }
   const std::size_t align = c->type->align > alignof(ChanCore) ? c->type->align : alignof(ChanCore);
   c->~ChanCore();
-  ::operator delete(static_cast<void*>(c), std::align_val_t(align));
+  value_free(c, align);
 }
 
 void chan_send(ChanHead* h, void* elem) {

@@ -164,7 +164,7 @@ void context_func_unref(ContextFunc* f) {
   if (f->refs.fetch_sub(1, memory_order_acq_rel) != 1) return;  // [context-ref]
   const FuncState s = peek(f->state);
   if (f->built && (s == FuncState::Pending || s == FuncState::Fired)) f->ops->destroy(f->closure);
-  ::operator delete(f->closure, std::align_val_t(f->ops->align));
+  value_free(f->closure, f->ops->align);
   delete f;
 }
 
@@ -439,7 +439,7 @@ ContextFunc* context_func_make(ContextHead* ctx, const ClosureOps* ops, void** s
   Node* n = need_parent(ctx);
   auto f = std::make_unique<ContextFunc>();
   f->ctx = cancellable(n, f->bridged);
-  f->closure = ::operator new(ops->size, std::align_val_t(ops->align));
+  f->closure = value_new(ops->size, ops->align);
   f->ops = ops;
   f->site = site;
   *storage = f->closure;

@@ -53,7 +53,7 @@ TimerHead* head_of(TimerNode* n) {
 void drop_ref(TimerHead* t) {
   if (t->refs.fetch_sub(1, memory_order_acq_rel) != 1) return;  // [timer-refs]
   if (t->built) t->ops->destroy(t->closure);
-  ::operator delete(t->closure, std::align_val_t(t->ops->align));
+  value_free(t->closure, t->ops->align);
   delete t;
 }
 
@@ -166,7 +166,7 @@ TimerHead* timer_make_func(std::int64_t deadline, const ClosureOps* ops, void** 
   need_runtime();
   Inside inside;
   auto t = std::make_unique<TimerHead>();
-  t->closure = ::operator new(ops->size, std::align_val_t(ops->align));
+  t->closure = value_new(ops->size, ops->align);
   t->ops = ops;
   t->site = site;
   t->node.ops = &kFuncOps;

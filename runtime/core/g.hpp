@@ -72,6 +72,7 @@ struct GExtra {
 
   /// A goroutine that it starts gets something of it.
   bool hands_on() const { return !spawn.labels.empty() || (locals && locals->hands_on()); }
+  std::atomic<bool> to_come{false};  // is to say when it comes to a safepoint (runtime/gc/safepoint.cpp)
 };
 
 struct alignas(arch::kCacheLine) G {
@@ -100,7 +101,7 @@ struct alignas(arch::kCacheLine) G {
   const weft::detail::ClosureOps* ops = nullptr;
 
   // --- birth: one line more for a small closure ---
-  void* closure = nullptr;  // `inline_closure` or a heap block
+  void* closure = nullptr;  // `inline_closure` or a heap block; null: none (any more)
   std::uint64_t id = 0;
   std::uint64_t parent = 0;
   const void* site = nullptr;  // the PC of its `go`
@@ -122,7 +123,7 @@ struct alignas(arch::kCacheLine) G {
   TimerNode timer;  // of sleep and timed waits
 
   std::uint32_t nodes_capacity() const { return nodes_log ? 1u << (nodes_log - 1) : 0; }
-  std::align_val_t closure_align() const { return std::align_val_t{std::size_t{1} << closure_log}; }
+  std::size_t closure_align() const { return std::size_t{1} << closure_log; }
 };
 
 static_assert(offsetof(G, preempt) == 0, "include/weft/detail/poll_x86_64.hpp");
@@ -152,13 +153,24 @@ WEFT_ALWAYS_INLINE void set_status(G* gp, [[maybe_unused]] GStatus from, GStatus
   gp->status.store(to, memory_order_release);  // [status]
 }
 
+/// Of who has a closure. A block's size stands in the room that it does not use.
+inline std::size_t closure_bytes(const G* gp) {
+  if (gp->closure == gp->inline_closure) return sizeof gp->inline_closure;
+  return *std::launder(reinterpret_cast<const std::size_t*>(gp->inline_closure));
+}
+
+/// Tells of the words that `gp`'s goroutine-local values lie in. Set by whoever keeps them; null: there are none. Called while the
+/// world stands still at any instruction: no lock, no allocation.
+extern void (*local_roots)(const G* gp, void (*each)(const void* lo, const void* hi, void* arg), void* arg);
+
 // --- the table of all descriptors (g_table.cpp) ---
 
 /// Takes up to `n` dead descriptors into `out`, carving new ones if there are none. Returns how many: fewer if the kernel
 /// refuses memory.
 std::uint32_t g_table_take(G** out, std::uint32_t n);
 void g_table_give(G* const* gs, std::uint32_t n);
-/// Calls f for every descriptor that ever was in use, dead ones included, in order of address. The world should be stopped.
+/// Calls f for every descriptor that ever was in use, dead ones included, in no order. The world should be stopped.
+/// No lock, no allocation.
 void g_table_each(void (*f)(G*, void*), void* arg);
 /// Forgets ids and unmaps the slabs. With `keep` (somebody was abandoned) and ever after: frees all descriptors but those of
 /// who was. Nothing of theirs is left (extra, nodes, stack).

@@ -2,9 +2,14 @@
 //
 // Slabs      2 MiB each, huge pages asked for (that takes the page faults out of spawning), carved in address order.
 // Free lists One central list here under a lock, one per P without; batches go back and forth.
+// Readers    g_table_each() takes no lock and allocates nothing: whoever has stopped the world at any instruction must not wait
+//            for a thread that stands still with the lock. Slabs are chained from the newest to the oldest; each says how many of
+//            its descriptors are there.
 // Ids        Handed out in blocks, never reused while a runtime runs.
 // Abandoned  A thread that a run has left behind comes back to its descriptor at any time, or never: from then on the slabs stay,
 //            and each end of a run makes all other descriptors new.
+// Orders     [slab] a slab is whole before it is `newest`, a descriptor before it is counted; acquire by readers.
+//            [status] see g.hpp.
 #include "runtime/core/g.hpp"
 
 #include <new>
@@ -14,15 +19,28 @@
 #include "runtime/base/check.hpp"
 
 namespace weft::rt {
+
+void (*local_roots)(const G* gp, void (*each)(const void* lo, const void* hi, void* arg), void* arg) = nullptr;
+
 namespace {
 
 constexpr std::size_t kSlabBytes = std::size_t{2} << 20;
-constexpr std::size_t kPerSlab = kSlabBytes / sizeof(G);
+
+/// The end of a slab.
+struct Slab {
+  char* older = nullptr;
+  std::atomic<std::size_t> carved{0};
+};
+
+constexpr std::size_t kPerSlab = (kSlabBytes - sizeof(Slab)) / sizeof(G);
+
+Slab* slab_of(char* at) { return std::launder(reinterpret_cast<Slab*>(at + kSlabBytes - sizeof(Slab))); }
+G* in_slab(char* at, std::size_t i) { return std::launder(reinterpret_cast<G*>(at + i * sizeof(G))); }
 
 struct Table {
   Mutex mu{Rank::GTable};
-  std::vector<char*> slabs;
-  std::size_t carved = 0;  // in the last slab
+  std::atomic<char*> newest{nullptr};
+  std::size_t slabs = 0;
   bool kept = false;       // somebody has been abandoned
   std::vector<G*> free;  // of addresses, not a list through cold descriptors
   std::atomic<std::uint64_t> next_id{1};
@@ -32,20 +50,25 @@ Table table;
 // One more slab, aligned so that huge pages fit. False: refused.
 bool grow() {
   // The first slab stays on small pages: a small program should not pay 2 MiB for ten goroutines.
-  char* at = arch::map_chunk(kSlabBytes, !table.slabs.empty());
+  char* at = arch::map_chunk(kSlabBytes, table.slabs != 0);
   if (!at) return false;
   try {
     // Giving back must never fail: room for all of them, in steps that double.
-    const std::size_t all = (table.slabs.size() + 1) * kPerSlab;
+    const std::size_t all = (table.slabs + 1) * kPerSlab;
     if (table.free.capacity() < all) table.free.reserve(all * 2);
-    table.slabs.push_back(at);
   } catch (const std::bad_alloc&) {
     arch::unmap_chunk(at, kSlabBytes);
     return false;
   }
-  table.carved = 0;
+  auto* slab = ::new (at + kSlabBytes - sizeof(Slab)) Slab;
+  slab->older = peek(table.newest);
+  table.slabs++;
+  table.newest.store(at, memory_order_release);  // [slab]
   return true;
 }
+
+/// How many descriptors of the newest slab are there. mu held.
+std::size_t carved_now() { return peek(slab_of(peek(table.newest))->carved); }
 
 }  // namespace
 
@@ -77,9 +100,11 @@ std::uint32_t g_table_take(G** out, std::uint32_t n) {
     table.free.pop_back();
   }
   while (got < n) {
-    if ((table.slabs.empty() || table.carved == kPerSlab) && !grow()) break;
-    out[got++] = ::new (table.slabs.back() + table.carved * sizeof(G)) G;
-    table.carved++;
+    if ((table.slabs == 0 || carved_now() == kPerSlab) && !grow()) break;
+    char* at = peek(table.newest);
+    const std::size_t n_there = carved_now();
+    out[got++] = ::new (at + n_there * sizeof(G)) G;
+    slab_of(at)->carved.store(n_there + 1, memory_order_release);  // [slab]
   }
   table.mu.unlock();
   return got;
@@ -92,13 +117,9 @@ void g_table_give(G* const* gs, std::uint32_t n) {
 }
 
 void g_table_each(void (*f)(G*, void*), void* arg) {
-  table.mu.lock();
-  const std::vector<char*> slabs = table.slabs;
-  const std::size_t carved = table.carved;
-  table.mu.unlock();
-  for (std::size_t s = 0; s < slabs.size(); s++) {
-    const std::size_t n = s + 1 == slabs.size() ? carved : kPerSlab;
-    for (std::size_t i = 0; i < n; i++) f(std::launder(reinterpret_cast<G*>(slabs[s] + i * sizeof(G))), arg);
+  for (char* at = table.newest.load(memory_order_acquire); at; at = slab_of(at)->older) {  // [slab]
+    const std::size_t n = slab_of(at)->carved.load(memory_order_acquire);                  // [slab]
+    for (std::size_t i = 0; i < n; i++) f(in_slab(at, i), arg);
   }
 }
 
@@ -110,18 +131,18 @@ void g_table_reset(bool keep) {
   table.kept |= keep;
   table.free.clear();
   if (table.kept) {
-    for (std::size_t s = table.slabs.size(); s-- > 0;)
-      for (std::size_t i = s + 1 == table.slabs.size() ? table.carved : kPerSlab; i-- > 0;) {
-        char* at = table.slabs[s] + i * sizeof(G);
-        const GStatus status = std::launder(reinterpret_cast<G*>(at))->status.load(memory_order_acquire);  // [status]
+    for (char* at = peek(table.newest); at; at = slab_of(at)->older)
+      for (std::size_t i = peek(slab_of(at)->carved); i-- > 0;) {
+        const GStatus status = in_slab(at, i)->status.load(memory_order_acquire);  // [status]
         if (status == GStatus::Running || status == GStatus::Syscall) continue;  // its thread may come back
-        table.free.push_back(::new (at) G);
+        table.free.push_back(::new (at + i * sizeof(G)) G);
       }
   } else {
-    for (char* s : table.slabs) arch::unmap_chunk(s, kSlabBytes);
-    table.slabs.clear();
-    table.slabs.shrink_to_fit();
-    table.carved = 0;
+    while (char* at = peek(table.newest)) {
+      table.newest.store(slab_of(at)->older, memory_order_release);  // [slab]
+      arch::unmap_chunk(at, kSlabBytes);
+    }
+    table.slabs = 0;
     table.free.shrink_to_fit();
   }
   table.mu.unlock();

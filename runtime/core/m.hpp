@@ -68,8 +68,10 @@ struct alignas(arch::kCacheLine) M {
   // --- standing still (sched/freeze.cpp) ---
   std::atomic<bool> asleep{true};        // runs nothing, and looks at Sched::frozen before it does
   std::atomic<std::uint32_t> freeze_asked{0};  // number of the asking that is to be answered; 0: none
-  std::atomic<std::uint32_t> suspended{0};  // 1: its goroutine is; a futex word
+  std::atomic<std::uint32_t> suspended{0};  // odd: its goroutine is; a futex word
   std::atomic<void*> stands_at{nullptr};    // the signal's ucontext: the registers of the code that stands still
+  std::uintptr_t stands_sp = 0;             // the lowest word of the handler that it stands in
+  Relaxed<std::uintptr_t> sleeps_at;        // lowest word of its stack while asleep; 0: not, or its thread ends or begins
 
   // --- the rest ---
   std::uint32_t id = 0;
@@ -82,6 +84,10 @@ struct alignas(arch::kCacheLine) M {
   M* all_link = nullptr;
   Rng rng;
   void* signal_stack = nullptr;
+  void* stack_lo = nullptr;     // of the thread; null: not asked for (no collector)
+  void* stack_hi = nullptr;     // at least what the runtime uses of it
+  std::uintptr_t tls_lo = 0;    // its thread-local variables, if they are not on its stack
+  std::uintptr_t tls_hi = 0;
   bool urgent_was_blocked = false;  // of run()'s caller: SIGURG
   std::vector<SpinLock*> commit_locks;  // of a select: the copy its commit unlocks from
 };

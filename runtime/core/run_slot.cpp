@@ -106,16 +106,16 @@ void copy_out(RunSlot* s, G* gp) {
   s->resident = nullptr;
 }
 
-/// In an order that leaves the bytes to be found, by who looks on from a frozen world: in the block while `resident` is another.
+/// In an order that leaves the bytes to be found by who looks on from a frozen world (copied_by()): in the block until that is null,
+/// in place from then on; and a resident's `block` is its M.
 void copy_in(RunSlot* s, G* gp) {
   const std::size_t live = live_bytes(s, gp);
   std::memcpy(gp->ctx, gp->block, live);
   drop_block(s);
-  arch::order_for_signals();
-  s->resident = gp;
-  arch::order_for_signals();
-  s->spare = std::exchange(gp->block, nullptr);
+  s->spare = gp->block;
   s->spare_bytes = block_bytes(live);
+  arch::order_for_signals();
+  gp->block = nullptr;
 }
 
 void set_trap(RunSlot* s, bool on) {
@@ -190,6 +190,7 @@ void bring_in(RunSlot* s, G* gp) {
   if (s->resident == gp) return;
   if (s->resident) copy_out(s, s->resident);
   if (gp->block) copy_in(s, gp);
+  arch::order_for_signals();
   s->resident = gp;
   s->stack->owner.store(gp, memory_order_relaxed);
 }
@@ -222,8 +223,14 @@ void forget_resident(RunSlot* s) {
 std::ptrdiff_t copied_by(const G* gp) {
   if (mode != CopyMode::Copied || !is_copyable(gp)) return 0;
   const RunSlot* s = run_slot_of(gp->stack);
-  if (!s || s->resident == gp || !gp->ctx) return 0;
+  if (!s || s->resident == gp || !gp->block || !gp->ctx) return 0;
   return static_cast<const char*>(gp->block) - static_cast<const char*>(gp->ctx);
+}
+
+M* runs_on(const G* gp) {
+  if (!is_copyable(gp)) return gp->m;
+  const RunSlot* s = gp->stack ? run_slot_of(gp->stack) : nullptr;
+  return s && s->resident == gp && s->busy ? gp->m : nullptr;
 }
 
 void open_for_reading(const G* gp, bool open) {

@@ -73,6 +73,8 @@ void forget_resident(RunSlot* s);
 /// Where the live bytes [gp->ctx, top) of a copyable goroutine are now: add this to an address of its stack. May be stale unless the
 /// world is stopped or frozen.
 std::ptrdiff_t copied_by(const G* gp);
+/// Its M, if it runs or is about to, for who looks on from a frozen world: of a parked copyable one G::m is something else.
+M* runs_on(const G* gp);
 /// Traps off (and on again), so that its stack can be walked. World stopped.
 void open_for_reading(const G* gp, bool open);
 

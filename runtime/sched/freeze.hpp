@@ -8,8 +8,30 @@
 namespace weft::rt {
 
 /// All other Ms stand still in a signal handler, or sleep, until thaw_world(). False: some thread did not come; the world runs on.
+/// Never switches, waits for no safepoint, allocates only before anybody stands.
 bool freeze_world();
 void thaw_world();
+
+/// Between the two, and on the thread that called the first: all Ms that were there when the world froze.
+struct FrozenMs {
+  M* const* first;
+  std::size_t count;
+};
+FrozenMs frozen_ms();
+/// The calling thread has frozen the world.
+bool frozen_here();
+/// The calling thread has stopped it at safepoints (gc::stop_world).
+bool stopped_here();
+/// While it lives nobody freezes the world, nor looks into a frozen one: for what such a look must not see half done.
+class NotFrozen {
+ public:
+  NotFrozen() { sched.freezing.lock(); }
+  ~NotFrozen() { sched.freezing.unlock(); }
+  NotFrozen(const NotFrozen&) = delete;
+  NotFrozen& operator=(const NotFrozen&) = delete;
+};
+/// The descriptor of `id`, or null. Suspended goroutines stay found.
+G* find_g(std::uint64_t id);
 
 /// False: no such goroutine; or its thread did not come.
 bool suspend_g(std::uint64_t id);

@@ -15,7 +15,7 @@
 //
 // A P in Syscall has no owner: whoever wins the CAS has it, also an M that had it in an earlier call.
 // Orders     [p-status] release on leaving, acq_rel on taking.
-//            [idle] see idle.cpp. [place] relaxed: a lost or mixed-up sample is a slightly wrong mean.
+//            [safepoint] see sched.hpp. [idle] see idle.cpp. [place] relaxed: a lost or mixed-up sample is a slightly wrong mean.
 #include <cerrno>
 
 #include "arch/unwind.hpp"
@@ -38,6 +38,8 @@ Gate gate;
 }  // namespace
 
 void reset_gate() { gate.inside = 0; }
+
+void (*safepoint_reporter)(G* gp) = nullptr;
 
 void handoff_p(P* pp) {
   const bool work = pp->has_local_work() || peek(sched.global_size) != 0;
@@ -106,12 +108,12 @@ void reacquire_p(M* mp) {
   if (was == GStatus::Syscall && mp->call_depth != 0)
     fatalf("weft: the runtime was called inside blocking() or a SyscallRegion");
   if (was == GStatus::Running) {
-    // Its P was taken (preempt.cpp); perhaps nobody has come for it yet.
+    // Its P was taken (preempt.cpp).
     sched.overrun.fetch_sub(1, memory_order_relaxed);
-    gp->preempt.store(0, memory_order_relaxed);
-    P* pp = mp->old_p;
-    if (take_back(mp, pp)) return;
+    gp->preempt.store(0, memory_order_seq_cst);  // [safepoint]
   }
+  report_safepoint(gp);
+  if (was == GStatus::Running && take_back(mp, mp->old_p)) return;  // perhaps nobody has come for it yet
   if (acquire_idle_p(mp)) {
     sched.detached.fetch_sub(1, memory_order_relaxed);
     if (was == GStatus::Syscall) set_status(gp, GStatus::Syscall, GStatus::Running);

@@ -8,7 +8,8 @@
 //            each is asked for again (hibernate.hpp). "Parked as it was": its status is Waiting, since and context are what they were,
 //            and no M is on its way out of it: neither runs it nor has it as the one that it has left last. That one's context may be
 //            unsaved, or saved long ago; it is left alone either way.
-// Locks      Sched::world, so that nobody stops the world or changes who is special meanwhile; Sched::mu, for the list of Ms, before the
+// Locks      Sched::world, so that nobody stops the world or changes who is special meanwhile; Sched::freezing, so that nobody looks at
+//            pages that are half way; Sched::mu, for the list of Ms, before the
 //            first page is taken: who waits for a page may hold it.
 // Cost       A look is one line of each descriptor; rounds take at most a tenth of a CPU.
 // Rest       With nothing due it sleeps until sysmon has seen goroutines run again: an idle process is not woken.
@@ -110,6 +111,7 @@ void take_batch(const Candidate* cs, std::size_t n, char* staging) {
   StackSlot* stacks[kBatch];
   std::size_t k = 0;
   lock_world();
+  sched.freezing.lock();
   for (std::size_t i = 0; i < n; i++) {
     StackSlot* s = cs[i].gp->stack;
     if (!s || !out[k].begin(cs[i].gp, s)) continue;
@@ -124,6 +126,7 @@ void take_batch(const Candidate* cs, std::size_t n, char* staging) {
   for (std::size_t i = 0; i < k; i++)
     if (have[i]) out[i].finish(seen && parked_as_it_was(*of[i], stacks[i]));
   sched.mu.unlock();
+  sched.freezing.unlock();
   sched.world.unlock();
   for (std::size_t i = 0; i < k; i++) out[i].clean_up();
   empty_staging(staging, kBatch);

@@ -12,6 +12,8 @@
 //            [idle] see idle.cpp. [p-status], [runnext] see core/p.hpp. [status] see core/g.hpp.
 #include "runtime/sched/lifecycle.hpp"
 
+#include <weft/detail/value.hpp>
+
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -27,9 +29,10 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
-#include "runtime/sched/cancel.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/sched/cancel.hpp"
+#include "runtime/sched/freeze.hpp"
 #include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
@@ -102,6 +105,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.mu.unlock();
   if (!in_run && !host_loop_start()) return Errc::refused;
   reset_gate();
+  sched.to_come.store(0, memory_order_relaxed);
   preempt_start(config);
   cancel_by_barrier = arch::barrier_start();
   fork_prepare();
@@ -327,12 +331,13 @@ void drop_g_at_end(G* gp, void*) {
     // One that never ran still owns its closure.
     const bool never_ran = !gp->ctx;
     if (never_ran && gp->ops) gp->ops->destroy(gp->closure);
-    if ((never_ran || gp->ops) && gp->closure && gp->closure != gp->inline_closure)
-      ::operator delete(gp->closure, gp->closure_align());
+    if (void* c = std::exchange(gp->closure, nullptr); (never_ran || gp->ops) && c && c != gp->inline_closure)
+      weft::detail::value_free(c, gp->closure_align());
     gp->status.store(GStatus::Dead, memory_order_relaxed);
   }
-  if (StackSlot* s = std::exchange(gp->stack, nullptr); s && !is_copyable(gp)) {
-    stack_release(nullptr, s);
+  if (gp->stack) {
+    NotFrozen alone;  // an own mapping is gone after this
+    if (StackSlot* s = std::exchange(gp->stack, nullptr); !is_copyable(gp)) stack_release(nullptr, s);
   }
   delete std::exchange(gp->extra, nullptr);
   delete[] std::exchange(gp->nodes, nullptr);
@@ -345,18 +350,19 @@ void sched_shutdown() {
   sysmon_stop();
   hibernator_stop();
   bool abandoned = false;
+  for (const M* mp = sched.all_ms; mp; mp = mp->all_link)
+    if (!peek(mp->abandoned) && !mp->is_main) pthread_join(mp->thread, nullptr);
   for (M** at = &sched.all_ms; *at;) {
+    NotFrozen alone;
     M* mp = *at;
+    *at = mp->all_link;
     if (peek(mp->abandoned)) {
       // Its thread, its G and its Ps stay as they are, for ever.
       abandoned = true;
       if (!mp->is_main) pthread_detach(mp->thread);
-      *at = mp->all_link;
-      continue;
+    } else {
+      delete mp;
     }
-    if (!mp->is_main) pthread_join(mp->thread, nullptr);
-    *at = mp->all_link;
-    delete mp;
   }
   host_loop_stop();
   free_spare_ms();
@@ -373,9 +379,12 @@ void sched_shutdown() {
     sched.ps[i] = nullptr;
   }
   faults_stop();
-  run_slots_stop();
-  stacks_stop();
-  g_table_reset(abandoned);
+  {
+    NotFrozen alone;
+    run_slots_stop();
+    stacks_stop();
+    g_table_reset(abandoned);
+  }
   sched.poller.stop();
   sched.ps_made.store(0, memory_order_relaxed);
   sched.procs.store(0, memory_order_relaxed);

@@ -326,6 +326,7 @@ void safepoint_now(M* mp) {
     reacquire_p(mp);
     return;
   }
+  report_safepoint(gp);
   if (WEFT_UNLIKELY(peek(gp->no_preempt))) return;  // again when its guard ends
   gp->preempt.store(0, memory_order_relaxed);
   gp->reason = WaitReason::Preempted;

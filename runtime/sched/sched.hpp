@@ -6,6 +6,8 @@
 //
 // Orders     [run-state] Sched::state: release by whoever changes it, acquire by readers: they see what was set up or given up.
 //            [idle] see idle.cpp. [depth] see preempt.cpp.
+//            [safepoint] seq_cst: whoever asks counts (to_come), then sets `preempt`; who clears `preempt` looks at the count
+//            afterwards. One of the two sees the other.
 //            [procs] release by who makes a P or takes it into use, acquire by those whom the stop of the world does not stop
 //            (sysmon, Ms without a P, plain threads): what is counted is there.
 //
@@ -17,6 +19,7 @@
 #include <cstdint>
 
 #include "arch/clock.hpp"
+#include "arch/registers.hpp"
 #include "arch/tls.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/lock.hpp"
@@ -91,10 +94,12 @@ struct Sched {
   Note stop_note;
 
   // --- standing still (freeze.cpp) ---
+  Mutex freezing{Rank::Freeze};               // who freezes, or makes one thread stand; what a look into a frozen world reads
   std::atomic<std::uint32_t> frozen{0};       // odd: the world is; a futex word
   std::atomic<std::uint64_t> freeze_left{0};  // number of the asking, and how many are yet to stand
   Note freeze_note;
   Relaxed<std::uint32_t> held;  // suspended goroutines; changed with the world stopped
+  std::atomic<std::uint32_t> to_come{0};  // goroutines asked to say when they are at a safepoint (gc::at_next_safepoint)
 
   // --- the host's event loop (host_loop.cpp) ---
   M* host_m = nullptr;  // under Runtime
@@ -184,6 +189,11 @@ void set_timeout(G* gp, std::uint64_t ticket, std::int64_t deadline);
 /// This caller's waiter: the G's, or the plain thread's.
 Waiter* my_waiter();
 
+#ifndef NDEBUG
+/// Builds with checks: whoever has frozen the world does not call the runtime before it thaws. (freeze.cpp)
+void check_not_frozen();
+#endif
+
 /// Slow half of a safepoint: switches out if asked to.
 void safepoint_now(M* mp);
 
@@ -193,6 +203,9 @@ void safepoint_now(M* mp);
 class Inside {
  public:
   WEFT_ALWAYS_INLINE Inside() : m(current_m()), gp_(nullptr) {
+#ifndef NDEBUG
+    check_not_frozen();
+#endif
     if (WEFT_UNLIKELY(!m)) return;
     gp_ = m->curg;
     go_in(gp_);
@@ -367,16 +380,24 @@ void let_go_when_asked(M* mp);
 /// While an M sleeps it runs nothing, and a freeze does not wait for it; it does not go on before the freeze is over. (freeze.cpp)
 class Asleep {
  public:
-  explicit Asleep(M* mp);
+  /// Inlined: where it stands is where the caller does.
+  WEFT_ALWAYS_INLINE explicit Asleep(M* mp) : Asleep(mp, arch::stack_pointer()) {}
   ~Asleep();
   Asleep(const Asleep&) = delete;
   Asleep& operator=(const Asleep&) = delete;
 
  private:
+  Asleep(M* mp, std::uintptr_t sp);
   M* m_;
 };
 /// A special G that was found in a queue is suspended: it is out of it now, until it is resumed.
 bool put_aside_if_held(G* gp);
+
+/// Set by runtime/gc, called by a goroutine that has run without a P and comes to a safepoint while Sched::to_come is not zero.
+extern void (*safepoint_reporter)(G* gp);
+WEFT_ALWAYS_INLINE void report_safepoint(G* gp) {
+  if (WEFT_UNLIKELY(sched.to_come.load(memory_order_seq_cst) != 0)) safepoint_reporter(gp);  // [safepoint]
+}
 
 /// Set by runtime/obs, called by sysmon: `gp` has run on `mp` for so long without a safepoint.
 extern void (*overrun_reporter)(M* mp, G* gp, std::int64_t ran_ns);

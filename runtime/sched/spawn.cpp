@@ -10,6 +10,7 @@
 // Orders     [run-state] see lifecycle.cpp.
 //            [ended] release by a goroutine's end, acquire by who counts: whoever finds that few are left (settle, the end of a
 //            Runtime) sees what the others did.
+#include <weft/detail/value.hpp>
 #include <weft/panic.hpp>
 
 #include <algorithm>
@@ -20,6 +21,7 @@
 #include <utility>
 
 #include "runtime/base/check.hpp"
+#include "runtime/base/collector.hpp"
 #include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/core/run_slot.hpp"
@@ -70,6 +72,10 @@ WEFT_NOINLINE void give_batch(P* pp) {
 WEFT_ALWAYS_INLINE void give_free(P* pp, G* gp) {
   if (WEFT_UNLIKELY(pp->free_count == kFreeCapacity)) give_batch(pp);
   pp->free_gs[pp->free_count++] = gp;
+}
+
+void free_closure(G* gp) {
+  if (void* c = std::exchange(gp->closure, nullptr); c != gp->inline_closure) weft::detail::value_free(c, gp->closure_align());
 }
 
 /// Back to what a new descriptor looks like. The stack is dealt with already.
@@ -151,11 +157,14 @@ void run_closure(G* gp) {
 WEFT_NOINLINE void finish(G* gp) {
   SCHED_POINT("exit");
   M* mp = current_m();
-  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
+  free_closure(gp);
   probe::ended(gp->id);
-  if (WEFT_UNLIKELY(peek(gp->preempt)) && !keeps_p(mp)) {
-    reacquire_p(mp);
-    mp = current_m();
+  if (WEFT_UNLIKELY(peek(gp->preempt))) {
+    if (!keeps_p(mp)) {
+      reacquire_p(mp);
+      mp = current_m();
+    }
+    report_safepoint(gp);
   }
   P* pp = mp->p;
   bump(pp->ended, std::uint64_t{1}, memory_order_release);  // [ended]
@@ -321,9 +330,12 @@ WEFT_ALWAYS_INLINE bool place_closure(G* gp, std::size_t size, std::size_t align
     gp->closure = gp->inline_closure;
     return true;
   }
-  gp->closure = ::operator new(size, std::align_val_t(align), std::nothrow);
+  void* block = value_try_new(size, align);
+  if (!block) return false;
   gp->closure_log = static_cast<std::uint8_t>(std::countr_zero(align));
-  return gp->closure != nullptr;
+  ::new (gp->inline_closure) std::size_t(size);  // for who enumerates it (closure_bytes())
+  gp->closure = block;
+  return true;
 }
 
 /// What it starts gets something of it.
@@ -431,7 +443,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   if (must_have_stack && !copyable) {
     gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
     if (!gp->stack) {
-      if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
+      free_closure(gp);
       drop_g(gp);
       return {nullptr, nullptr};
     }
@@ -446,7 +458,7 @@ void drop_goroutine(Goroutine* g) {
   if (gp->stack) {
     stack_release(nullptr, std::exchange(gp->stack, nullptr));
   }
-  if (gp->closure != gp->inline_closure) ::operator delete(gp->closure, gp->closure_align());
+  free_closure(gp);
   drop_g(gp);
 }
 

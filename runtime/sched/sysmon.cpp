@@ -37,6 +37,7 @@ constexpr std::int64_t kLingerLook = 1 * kMs;
 constexpr std::int64_t kCallLook = 200'000;
 constexpr std::int64_t kRetryRefused = 10 * kMs;
 constexpr std::int64_t kEndLook = 10 * kMs;
+constexpr std::int64_t kFrozenLook = 1 * kMs;
 constexpr std::int64_t kStacklessLimit = 1000 * kMs;
 
 }  // namespace
@@ -268,6 +269,11 @@ void* sysmon_main(void*) {
       if (auto watch = peek(end_watch)) watch();
       sysmon.next_look.store(now + kEndLook, memory_order_seq_cst);  // [sysmon]
       if (!sysmon.stop.load(memory_order_acquire)) sysmon.note.sleep_until(now + kEndLook);  // [sysmon-stop]
+      continue;
+    }
+    if (peek(sched.frozen) & 1) {  // nothing moves: what looks late now is not
+      sysmon.next_look.store(now + kFrozenLook, memory_order_seq_cst);  // [sysmon]
+      if (!sysmon.stop.load(memory_order_acquire)) sysmon.note.sleep_until(now + kFrozenLook);  // [sysmon-stop]
       continue;
     }
     const bool keeps_time = !sched.poller.ok() && earliest_timer() != kNever;

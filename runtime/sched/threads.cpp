@@ -17,7 +17,9 @@
 #include "arch/interrupt.hpp"
 #include "arch/signal.hpp"
 #include "arch/thread.hpp"
+#include "arch/tls_block.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/base/collector.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/lifecycle.hpp"
@@ -36,6 +38,23 @@ void block_signals() {
   pthread_sigmask(SIG_SETMASK, &set, nullptr);
 }
 
+gc::ThreadView view_of(const M* mp) {
+  std::uintptr_t lo, hi;
+  arch::signal_stack_range(mp->signal_stack, &lo, &hi);
+  return {static_cast<int>(mp->id), mp->stack_lo, mp->stack_hi, reinterpret_cast<void*>(lo), reinterpret_cast<void*>(hi)};
+}
+
+/// Before it counts for a freeze: the collector may let it wait for one to end.
+WEFT_COLD void tell_collector_began(M* mp) {
+  if (!arch::own_thread_stack(&mp->stack_lo, &mp->stack_hi)) log_warn("a thread's stack is not known: a collector may miss what lies there");
+  if (arch::is_first_thread() && arch::probe_tls_block()) {
+    const arch::TlsBlock tls = arch::tls_block();
+    mp->tls_lo = tls.lo;
+    mp->tls_hi = tls.hi;
+  }
+  if (collector.thread_began) collector.thread_began(view_of(mp));
+}
+
 void set_up_m(M* mp) {
   mp->g0.system = true;
   mp->g0.started = kStarted;
@@ -46,11 +65,16 @@ void set_up_m(M* mp) {
   arch::san_adopt_thread(mp->g0.san);
   mp->signal_stack = arch::install_signal_stack();
   arch::set_current_m(mp);
+  mp->stack_lo = nullptr;
+  mp->stack_hi = __builtin_frame_address(0);
+  mp->tls_lo = mp->tls_hi = 0;
+  if (collector_attached) tell_collector_began(mp);
   Asleep until_thawed(mp);
 }
 
 void take_down_m(M* mp) {
   never_freeze(mp);
+  if (collector.thread_ends) collector.thread_ends(view_of(mp));
   arch::set_current_m(nullptr);
   arch::remove_signal_stack(mp->signal_stack);
 }
@@ -247,6 +271,7 @@ bool may_leave(const M* mp) { return !mp->is_main && sched.idle_ms_count > peek(
 void free_spare_ms() {
   join_parting();
   while (M* mp = sched.spare_ms) {
+    NotFrozen alone;
     sched.spare_ms = mp->all_link;
     delete mp;
   }

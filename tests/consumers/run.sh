@@ -48,7 +48,13 @@ pkgconfig_consumer() {
   "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
     $(pkg-config --cflags --libs weft) &&
     "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/polled" "$here/pkgconfig/sieve.cpp" \
-      $(pkg-config "--variable=poll_cflags_$id" weft) $(pkg-config --cflags --libs weft)
+      $(pkg-config "--variable=poll_cflags_$id" weft) $(pkg-config --cflags --libs weft) || return 1
+  # On the collected heap, where this build has it.
+  [ ! -f "${pc%/weft.pc}/weft-gc.pc" ] || {
+    # shellcheck disable=SC2046
+    "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/collected" "$here/pkgconfig/collected.cpp" \
+      $(pkg-config --cflags --libs weft-gc) && timeout 60 "$1/collected"
+  }
 }
 cmake_consumer() {
   cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON &&

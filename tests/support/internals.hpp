@@ -26,6 +26,7 @@
 #include "runtime/core/stack.hpp"
 #include "runtime/core/timer_heap.hpp"
 #include "runtime/core/waiter.hpp"
+#include "runtime/gc/boehm.hpp"
 #include "runtime/obs/dump.hpp"
 #include "runtime/obs/overflow.hpp"
 #include "runtime/obs/symbolize.hpp"

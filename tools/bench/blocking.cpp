@@ -15,6 +15,7 @@
 
 #include <weft/blocking.hpp>
 #include <weft/chan.hpp>
+#include <weft/gc_hook.hpp>
 #include <weft/go.hpp>
 #include <weft/runtime.hpp>
 #include <weft/time.hpp>
@@ -184,6 +185,43 @@ void hogs_regex_8(Bench& b) { hogs(b, 8, regex_hog); }
 
 // The number of Ps changes, for which all of them have to stop, while 10,000 goroutines are parked and as many as there are Ps
 // compute, with a safepoint every few microseconds. ns/op: what half of the changes take at most.
+// The world frozen at any instruction, by a goroutine, beside 10,000 parked ones and hogs that are nearly always inside malloc.
+void freeze_world(Bench& b) {
+  constexpr int kParked = 10'000;
+  constexpr int kHogs = 4;
+  auto gate = weft::make_chan<void>();
+  std::atomic<bool> stop{false};
+  weft::WaitGroup parked, all;
+  parked.add(kParked);
+  for (int i = 0; i < kParked; i++)
+    all.go([&parked, gate] {
+      parked.done();
+      (void)gate.recv();
+    });
+  parked.wait();
+  for (int i = 0; i < kHogs; i++)
+    all.go([&stop, i] {
+      while (!stop.load(std::memory_order_relaxed)) std::free(std::malloc(static_cast<std::size_t>(16 + 100 * i)));
+    });
+  std::vector<nanoseconds> took;
+  Int refused = 0;
+  weft::sleep_for(std::chrono::milliseconds(30));  // until the hogs have lost their Ps
+  for (Int i = 0; i < b.n; i++) {
+    const auto before = steady_clock::now();
+    refused += !weft::gc::freeze_world();
+    const auto after = steady_clock::now();
+    if (weft::gc::frozen_by_caller()) weft::gc::thaw_world();
+    took.push_back(after - before);
+    weft::sleep_for(std::chrono::microseconds(500));
+  }
+  stop = true;
+  gate.close();
+  all.wait();
+  b.set_elapsed(nanoseconds(static_cast<Int>(quantile(took, 0.50)) * b.n));
+  b.report(quantile(took, 0.99), "p99-ns");
+  b.check(refused == 0, "%lld freezes were refused", as_ll(refused));
+}
+
 void stop_world(Bench& b) {
   constexpr int kParked = 10'000;
   const int usual = weft::procs();

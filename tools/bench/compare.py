@@ -63,6 +63,7 @@ LIMITS = {
     "Syscall": {"over-ns/op": 10},
     **{f"Hogs{kind}{k}": HOGS for kind in ("Loop", "Strlen", "Malloc", "Regex") for k in (1, 8)},
     "StopWorld": {"ns/op": 0.3e6, "p99-ns": 3e6},
+    "FreezeWorld": {"ns/op": 0.3e6, "p99-ns": 3e6},
 }
 # What a row is called beside its workload, where there are several.
 PART = {"ns/op": "p50", "p99-ns": "p99", "first-ns": "first"}

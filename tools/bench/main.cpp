@@ -78,6 +78,7 @@ const std::vector<Workload> kWorkloads = {
     {"HogsRegex1", 300, hogs_regex_1},
     {"HogsRegex8", 300, hogs_regex_8},
     {"StopWorld", 500, stop_world},
+    {"FreezeWorld", 500, freeze_world},
     {"Fib", 2 * 317'811 - 1, fib27},  // calls of fib(27): 2 F(28) - 1
     {"RandomRing", 1'000'000, random_ring},
     {"RandomRingCopyable", 1'000'000, random_ring_copyable},

@@ -53,6 +53,7 @@ void hogs_malloc_8(Bench& b);
 void hogs_regex_1(Bench& b);
 void hogs_regex_8(Bench& b);
 void stop_world(Bench& b);
+void freeze_world(Bench& b);
 
 // timers.cpp
 void ping_pong_timer(Bench& b);

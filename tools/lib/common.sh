@@ -11,9 +11,9 @@ die() {  # die STATUS MESSAGE...
   exit "$status"
 }
 
-# Packages of Debian 12. The compiler and Meson; Boost.Context, spdlog with fmt; CLI11 and libcrypto for the programs.
+# Packages of Debian 12. The compiler and Meson; Boost.Context, spdlog with fmt; CLI11 and libcrypto for the programs; the Boehm collector for weft-gc.
 build_packages=(g++ meson ninja-build pkgconf
-  libboost-context-dev libspdlog-dev libfmt-dev libcli11-dev libssl-dev)
+  libboost-context-dev libspdlog-dev libfmt-dev libcli11-dev libssl-dev libgc-dev)
 # GoogleTest; the second compiler; CMake for its consumer project.
 test_packages=(libgtest-dev clang-14 cmake)
 

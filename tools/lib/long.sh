@@ -21,6 +21,13 @@ for exe in "$root"/build/tests/weft-test-{unit,golang}; do
   soak "${exe##*/}, the long ones" "$exe" --gtest_also_run_disabled_tests --gtest_filter='*DISABLED_*'
 done
 
+# Ten minutes on the collected heap, and its pauses with up to 100,000 goroutines.
+if [ -x "$root/build/tests/weft-test-gc" ]; then
+  soak "weft-test-gc, the long ones" env WEFT_TEST_TIMEOUT=1200 "$root/build/tests/weft-test-gc" \
+    --gtest_also_run_disabled_tests --gtest_filter='*DISABLED_*'
+  soak "weft-gc-demo" "$root/build/tools/weft-gc-demo" --duration 2m
+fi
+
 for procs in 1 2 8 64; do
   soak "stress mix, $procs procs" \
     "$root/build/tools/weft-stress" mix --duration 10m --procs "$procs"

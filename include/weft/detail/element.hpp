@@ -5,6 +5,8 @@
 // and the pointer travels. An empty type has no bytes at all.
 #pragma once
 
+#include <weft/detail/value.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstring>
@@ -66,7 +68,7 @@ struct Cell {
   template <class V>
   void put(V&& v) {
     if constexpr (kBoxed<T>)
-      ::new (bytes) Stored(new T(std::forward<V>(v)));
+      ::new (bytes) Stored(new_value<T>(std::forward<V>(v)));
     else
       ::new (bytes) Stored(std::forward<V>(v));
   }
@@ -79,7 +81,7 @@ struct Cell {
   }
   void drop() {
     if constexpr (kBoxed<T>)
-      delete *stored();
+      delete_value(*stored());
     else
       std::destroy_at(stored());
   }

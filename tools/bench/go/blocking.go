@@ -229,3 +229,42 @@ func stopWorld(b *bench) {
 	b.report(quantile(took, 0.99), "p99-ns")
 	b.check(wrong == 0, "%d changes told another number than the one before set", wrong)
 }
+
+// What in Go stops the world at any instruction: reading the memory statistics, which takes little more.
+func freezeWorld(b *bench) {
+	const parkedGs, hogs = 10_000, 4
+	gate := make(chan struct{})
+	var stop atomic.Bool
+	var sink [hogs]*[256]byte
+	var parked, all sync.WaitGroup
+	parked.Add(parkedGs)
+	for range parkedGs {
+		all.Go(func() {
+			parked.Done()
+			<-gate
+		})
+	}
+	parked.Wait()
+	for i := range hogs {
+		all.Go(func() {
+			for !stop.Load() {
+				sink[i] = new([256]byte)
+			}
+		})
+	}
+	var took []time.Duration
+	var stats runtime.MemStats
+	time.Sleep(30 * time.Millisecond)
+	for range b.n {
+		before := time.Now()
+		runtime.ReadMemStats(&stats)
+		took = append(took, time.Since(before))
+		time.Sleep(500 * time.Microsecond)
+	}
+	stop.Store(true)
+	close(gate)
+	all.Wait()
+	b.elapsed = time.Duration(int(quantile(took, 0.50)) * b.n)
+	b.report(quantile(took, 0.99), "p99-ns")
+	b.check(stats.NumGC > 0, "nothing was collected")
+}

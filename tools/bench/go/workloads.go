@@ -50,6 +50,7 @@ var workloads = []workload{
 	{"HogsRegex1", 300, func(b *bench) { hogs(b, 1, regexHog) }},
 	{"HogsRegex8", 300, func(b *bench) { hogs(b, 8, regexHog) }},
 	{"StopWorld", 500, stopWorld},
+	{"FreezeWorld", 500, freezeWorld},
 	{"Fib", 2*317_811 - 1, fib27}, // calls of fib(27): 2 F(28) - 1
 	{"RandomRing", 1_000_000, randomRing},
 	{"RandomRingCopyable", 1_000_000, randomRing},
