@@ -1,6 +1,8 @@
 /// weft/local.hpp: goroutine-local values. What thread_local is to threads, for goroutines.
 #pragma once
 
+#include <weft/detail/value.hpp>
+
 #include <concepts>
 #include <cstdint>
 #include <functional>
@@ -57,15 +59,15 @@ class GLocal {
   T* get() const { return at(detail::find_local(key_)); }
   T& operator*() const {
     if (T* v = get()) return *v;
-    if (init_) return put(std::make_shared<T>(init_()));
+    if (init_) return put(detail::make_shared_value<T>(init_()));
     if constexpr (std::default_initializable<T>)
-      return put(std::make_shared<T>());
+      return put(detail::make_shared_value<T>());
     else
       throw std::bad_function_call();
   }
   T* operator->() const { return &**this; }
   /// Replaces it. A shared one is replaced for this goroutine only.
-  T& set(T value) const { return put(std::make_shared<T>(std::move(value))); }
+  T& set(T value) const { return put(detail::make_shared_value<T>(std::move(value))); }
   void reset() const { detail::set_local(key_, nullptr, nullptr); }
 
  private:
@@ -82,7 +84,7 @@ class GLocal {
   static void* inherited(const void* value) {
     const Box& box = *static_cast<const Box*>(value);
     if constexpr (I == Inherit::Copy)
-      return new Box(std::make_shared<T>(std::as_const(*box)));
+      return new Box(detail::make_shared_value<T>(std::as_const(*box)));
     else
       return new Box(box);
   }

@@ -19,13 +19,13 @@ class PeerCell {
   PeerCell(const PeerCell&) = delete;
   PeerCell& operator=(const PeerCell&) = delete;
   ~PeerCell() {
-    if (block_) block_release(block_, block_bytes(size_));
+    if (block_) peer_block_release(block_);
   }
 
   void use(const G* gp, void* cell, std::size_t size, bool full) {
     cell_ = cell;
     if (WEFT_LIKELY(!gp || gp->started == kStarted) || !is_copyable(gp) || !cell || size == 0) return;
-    block_ = block_acquire(block_bytes(size));  // no user code, no exception: the channel is locked
+    block_ = peer_block_acquire(size);  // no user code, no exception: the channel is locked
     if (!block_) fatalf("out of memory: no block for an element of %zu bytes", size);
     size_ = size;
     full_ = full;

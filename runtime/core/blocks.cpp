@@ -11,8 +11,9 @@ namespace weft::rt {
 namespace {
 
 constexpr std::size_t kStep = 64;
-constexpr std::size_t kMost = 4096;
+constexpr std::size_t kMost = 4096 + 64;
 constexpr std::size_t kChunkBytes = 2 << 20;
+constexpr std::size_t kHead = 16;  // of a peer block: its size, and the alignment of what follows
 
 struct Free {
   Free* next;
@@ -84,6 +85,29 @@ void block_release(void* block, std::size_t size) {
   f->next = lists[size / kStep];
   lists[size / kStep] = f;
   lock.unlock();
+}
+
+void* peer_block_acquire(std::size_t n) {
+  auto* head = static_cast<std::size_t*>(block_acquire(block_bytes(n + kHead)));
+  if (!head) return nullptr;
+  *head = n;
+  return reinterpret_cast<char*>(head) + kHead;
+}
+
+void peer_block_release(void* block) {
+  auto* head = reinterpret_cast<std::size_t*>(static_cast<char*>(block) - kHead);
+  block_release(head, block_bytes(*head + kHead));
+}
+
+std::size_t peer_block_bytes(const void* block) {
+  const auto* at = static_cast<const char*>(block);
+  for (const Chunk* c = chunks; c; c = c->next) {
+    const char* lo = reinterpret_cast<const char*>(c);
+    if (at < lo + kStep + kHead || at >= lo + kChunkBytes) continue;
+    const std::size_t n = *reinterpret_cast<const std::size_t*>(at - kHead);
+    return n <= kMost && static_cast<std::size_t>(lo + kChunkBytes - at) >= n ? n : 0;
+  }
+  return 0;
 }
 
 void blocks_stop() {

@@ -37,6 +37,7 @@
 #include "arch/registers.hpp"
 #include "arch/signal.hpp"
 #include "runtime/base/collector.hpp"
+#include "runtime/core/blocks.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/freeze.hpp"
@@ -296,6 +297,10 @@ struct EachRoot {
   const G* gp;
 };
 
+void in_flight(const G* gp, const WaitNode& n, const EachRoot& e) {
+  if (const std::size_t bytes = peer_block_bytes(n.elem)) root(gc::RootKind::WaitState, gp, n.elem, bytes, e.f, e.arg);
+}
+
 void need_stop(const char* what) {
   if (!frozen_here() && !stopped_here()) panic(std::string("weft: gc::") + what + " of a world that the caller has not stopped");
 }
@@ -394,6 +399,12 @@ void each_root(RootFn f, void* arg) {
         if (gp->waiter.node.elem) root(RootKind::WaitState, gp, &gp->waiter.node.elem, sizeof(void*), e->f, e->arg);
         if (gp->nodes && gp->nodes_count != 0)
           root(RootKind::WaitState, gp, gp->nodes, gp->nodes_count * sizeof(WaitNode), e->f, e->arg);
+        if (is_copyable(gp)) {
+          // What travels to or from it lies beside its stack (block/peer_cell.hpp); an old one is only too much.
+          root(RootKind::WaitState, gp, &gp->timer.when, sizeof gp->timer.when, e->f, e->arg);
+          in_flight(gp, gp->waiter.node, *e);
+          for (unsigned i = 0; gp->nodes && i < gp->nodes_count; i++) in_flight(gp, gp->nodes[i], *e);
+        }
         if (local_roots) {
           e->gp = gp;
           local_roots(

@@ -43,12 +43,12 @@ void say(const char* what, int procs, const Verdict& v) {
               static_cast<double>(v.heap.heap_bytes) / 1048576, static_cast<double>(v.heap.free_bytes) / 1048576);
 }
 
-void nothing_is_collected_too_early(std::chrono::milliseconds each) {
+void nothing_is_collected_too_early(std::chrono::milliseconds each, Hibernate hibernate = Hibernate::Off) {
   for (int procs : {1, 2, 4}) {
     const Child c = child(
         [&] {
           gc::boehm::init();
-          const Verdict v = torture(procs, each, 4);
+          const Verdict v = torture(procs, each, 4, hibernate);
           say("torture", procs, v);
           if (v.checks < 1000 || v.collections < 20) return 3;
           if (v.heap.heap_bytes - v.heap.free_bytes > (32u << 20)) return 4;  // what is live at the end is a few chains
@@ -62,6 +62,8 @@ void nothing_is_collected_too_early(std::chrono::milliseconds each) {
 }
 
 TEST(Boehm, NothingIsCollectedTooEarlyAndWhatIsDeadIsCollected) { nothing_is_collected_too_early(6s); }
+
+TEST(Boehm, NothingIsCollectedTooEarlyFromHibernatedStacks) { nothing_is_collected_too_early(3s, Hibernate::On); }
 
 // Alone: ten minutes.
 TEST(Boehm, DISABLED_NothingIsCollectedTooEarlyInTenMinutes) {
@@ -86,6 +88,17 @@ TEST(Boehm, WithOneClassOfStacksHiddenObjectsAreCollectedTooEarly) {
     EXPECT_TRUE(c.status == 1 || c.signal == SIGSEGV) << c.report();
     EXPECT_FALSE(c.timed_out);
   }
+}
+
+TEST(Boehm, WithCopiedStacksHiddenObjectsAreCollectedTooEarly) {
+  const Child c = child(
+      [] {
+        gc::boehm::init();
+        gc::boehm::shows = [](const gc::StackView& v) { return v.words != gc::Words::Goroutine || v.where != gc::Where::Block; };
+        return torture(2, 30s, 4).premature == 0 ? 0 : 1;
+      },
+      {.limit = kLimit});
+  EXPECT_TRUE(c.status == 1 || c.signal == SIGSEGV) << c.report();
 }
 
 // How long a collection stops everybody, for so many parked goroutines that hold a chain each.

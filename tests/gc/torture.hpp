@@ -102,10 +102,15 @@ struct Torture {
       std::uint64_t id;
     };
     for (unsigned k = 0; k < copies; k++) {
-      for (const std::size_t bytes : {std::size_t{64} << 10, std::size_t{256} << 10, std::size_t{1} << 20, std::size_t{4} << 20}) {
-        auto spawn = [&](auto f) {
+      struct Kind {
+        Stack stack;
+        std::size_t bytes;
+      };
+      for (const auto [stack, bytes] : {Kind{Stack::Growable, 64 << 10}, Kind{Stack::Growable, 256 << 10}, Kind{Stack::Growable, 1 << 20},
+                                        Kind{Stack::Growable, 4 << 20}, Kind{Stack::Copyable, 256 << 10}}) {
+        auto spawn = [&, stack = stack, bytes = bytes](auto f) {
           wg.add(1);
-          go({.stack_bytes = bytes}, [&wg, f] {
+          go({.stack = stack, .stack_bytes = bytes}, [&wg, f] {
             f();
             wg.done();
           });
@@ -257,7 +262,7 @@ struct Verdict {
 };
 
 /// Runs it all for `seconds`, collecting all the time; ends early at the first object that was collected too early.
-inline Verdict torture(int procs, std::chrono::milliseconds lasts, unsigned copies) {
+inline Verdict torture(int procs, std::chrono::milliseconds lasts, unsigned copies, Hibernate hibernate = Hibernate::Off) {
   Verdict v;
   run(
       [&] {
@@ -288,7 +293,7 @@ inline Verdict torture(int procs, std::chrono::milliseconds lasts, unsigned copi
         v.checks = t.checks;
         v.premature = t.premature;
       },
-      {.procs = procs, .use_env = false});
+      {.procs = procs, .hibernate = hibernate, .hibernate_after = std::chrono::milliseconds(1), .use_env = false});
   gc::boehm::collect();
   gc::boehm::collect();
   v.pauses = gc::pause_stats();
