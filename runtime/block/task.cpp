@@ -8,8 +8,10 @@
 // Result     In the head's own block, behind it. `taken` is set by the first get().
 // Orders     [task-done] release by the end, acquire by who sees it: then the result or the failure is there. [domain-ref] see domain.hpp.
 //            [run-state] see sched/lifecycle.cpp.
+#include <weft/detail/value.hpp>
 #include <weft/panic.hpp>
 
+#include "runtime/base/collector.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/cancel.hpp"
@@ -123,7 +125,7 @@ void log_unasked(const TaskHead* t) {
 TaskHead* task_make(const ResultOps* ops, ScopeHead* scope) {
   Tree* parent = scope ? scope_tree(scope) : nullptr;
   if (parent) scope_child_starts(parent);
-  void* block = ::operator new(slot_at(ops) + ops->size, align_of(ops), std::nothrow);
+  void* block = rt::value_try_new(slot_at(ops) + ops->size, static_cast<std::size_t>(align_of(ops)));  // it keeps the result
   if (!block) {
     if (parent) scope_child_ended(parent, false);
     throw std::bad_alloc();
@@ -251,7 +253,7 @@ void task_destroy(Tree* tree) {
   const weft::detail::ResultOps* ops = t->ops;
   if (t->end == weft::detail::TaskEnd::Result && ops->destroy) ops->destroy(weft::detail::task_slot(t));
   t->~TaskHead();
-  ::operator delete(static_cast<void*>(t), weft::detail::align_of(ops));
+  weft::detail::value_free(static_cast<void*>(t), static_cast<std::size_t>(weft::detail::align_of(ops)));
 }
 
 }  // namespace weft::rt
