@@ -143,8 +143,15 @@ Asleep::Asleep(M* mp, std::uintptr_t sp) : m_(mp) {
 }
 
 Asleep::~Asleep() {
-  m_->asleep.store(false, memory_order_seq_cst);  // [freeze]
-  for (std::uint32_t now; (now = sched.frozen.load(memory_order_seq_cst)) & 1;) wait_while(sched.frozen, now);  // [freeze]
+  for (;;) {
+    m_->asleep.store(false, memory_order_seq_cst);                      // [freeze]
+    const std::uint32_t now = sched.frozen.load(memory_order_seq_cst);  // [freeze]
+    if (!(now & 1)) break;
+    // As good as asleep: the next freeze may begin before this thread knows that the last one is over.
+    m_->asleep.store(true, memory_order_seq_cst);  // [freeze]
+    answer_asleep(m_);
+    wait_while(sched.frozen, now);
+  }
   m_->sleeps_at.store(0, memory_order_release);  // [sleeps]
 }
 
