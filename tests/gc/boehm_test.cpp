@@ -63,7 +63,7 @@ void nothing_is_collected_too_early(std::chrono::milliseconds each) {
 
 TEST(Boehm, NothingIsCollectedTooEarlyAndWhatIsDeadIsCollected) { nothing_is_collected_too_early(6s); }
 
-// Alone: ten minutes.
+// By tools/test.sh --long, with a longer WEFT_TEST_TIMEOUT.
 TEST(Boehm, DISABLED_NothingIsCollectedTooEarlyInTenMinutes) {
   alarm(0);
   nothing_is_collected_too_early(200s);
