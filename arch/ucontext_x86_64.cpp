@@ -24,6 +24,7 @@ RegisterFile register_file(const void* ucontext) {
   constexpr std::uint32_t kMagic = 0x46505853;
   const auto& mc = static_cast<const ucontext_t*>(ucontext)->uc_mcontext;
   RegisterFile r{&mc.gregs[0], &mc.gregs[NGREG]};
+  if (WEFT_TSAN) return r;  // a copy, handed on later: what it points to is gone
   const auto* fp = reinterpret_cast<const char*>(mc.fpregs);
   if (fp < static_cast<const char*>(r.hi)) return r;  // none
   std::uint32_t software[2];  // magic, bytes of all of it

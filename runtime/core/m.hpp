@@ -71,7 +71,7 @@ struct alignas(arch::kCacheLine) M {
   std::atomic<std::uint32_t> suspended{0};  // odd: its goroutine is; a futex word
   std::atomic<void*> stands_at{nullptr};    // the signal's ucontext: the registers of the code that stands still
   std::uintptr_t stands_sp = 0;             // the lowest word of the handler that it stands in
-  Relaxed<std::uintptr_t> sleeps_at;        // lowest word of its stack while asleep; 0: not, or its thread ends or begins
+  std::atomic<std::uintptr_t> sleeps_at{0};  // lowest word of its stack while asleep; 0: not, or its thread ends or begins
 
   // --- the rest ---
   std::uint32_t id = 0;

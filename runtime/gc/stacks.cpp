@@ -27,7 +27,7 @@
 //            that are not started yet: their only copy may be there.
 // Caller     Its own frames count from here up, with the registers it has left to its callees.
 // No locks   Descriptors, stack slots and Ms are read as they are; none is freed while Sched::freezing is held (sched/lifecycle.cpp).
-// Orders     [status] see core/g.hpp. [freeze] see sched/freeze.cpp.
+// Orders     [status] see core/g.hpp. [freeze], [sleeps] see sched/freeze.cpp.
 #include <weft/gc_hook.hpp>
 #include <weft/panic.hpp>
 
@@ -206,6 +206,8 @@ const G* whose(const M* mp, const StackSlot* slot) {
 /// The stack that the M stands on, its own stack, its signal stack.
 void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
   const Seat seat = seat_of(mp, self);
+  const std::uintptr_t sleeps_at = mp->sleeps_at.load(memory_order_acquire);  // [sleeps]
+  if (seat.on == Seat::On::Nothing && sleeps_at == 0) return;                 // begins or ends: nothing of it is to be read
   const Range own = system_stack(mp);
   StackView v;
   if (seat.on == Seat::On::Goroutine) {
@@ -227,9 +229,7 @@ void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
     live = seat.live;
     add_registers(v, seat);
   } else if (seat.on == Seat::On::Nothing) {
-    const std::uintptr_t at = mp->sleeps_at;
-    if (at == 0) return;  // begins or ends
-    if (at < own.hi && at >= own.lo) live.lo = down(at);
+    if (own.lo != 0 ? own.holds(sleeps_at) : sleeps_at < own.hi) live.lo = down(sleeps_at);
   } else {
     if (seat.on == Seat::On::Unknown) add_registers(v, seat);
     const auto saved = to_word(mp->g0.ctx);

@@ -8,8 +8,10 @@
 //              frozen++ (odd)                          asleep = true
 //              mu: asleep ? skip                       ... asleep = false
 //                  : count it, ask, signal             frozen odd ? wait until it changes
+//                asleep now ? answer for it
 //
-//            All of these are seq_cst: one of the two sees the other. Sched::mu is held while the signals are sent, so nobody
+//            All of these are seq_cst: one of the two sees the other. Who is asked on its way to sleep answers from there, or the
+//            freezer does: the signal need not reach it (TSan holds it back from who sleeps). Sched::mu is held while the signals are sent, so nobody
 //            stands still who holds it then; who takes it later and is hit there is why nothing may be locked inside a freeze.
 //            The word counts: an M that has not yet seen the end of one freeze when the next begins leaves the first one's wait,
 //            takes the signal that has been held back, and answers again.
@@ -23,10 +25,13 @@
 //            the handler (M::suspended); the others are marked special and `held`, so that whoever finds one in a queue puts it
 //            aside (start_special) instead of running it.
 // Left out   Threads that are not the runtime's: they run no goroutine. sysmon looks away while the world is frozen.
-// Orders     [freeze] seq_cst as above; release by the handler when it stands, acquire by the freezer: it sees the registers.
+// Orders     [sleeps] release by who sleeps, acquire by who looks at its stack: it sees what the thread set up before.
+//            [freeze] seq_cst as above; release by the handler when it stands, acquire by the freezer: it sees the registers.
 //            [status] see core/g.hpp. [depth] see preempt.cpp. [run-state] see lifecycle.cpp.
 #include <weft/gc_hook.hpp>
 #include <weft/panic.hpp>
+
+#include <time.h>
 
 #include <algorithm>
 #include <string>
@@ -77,7 +82,8 @@ void ask_to_stand(M* mp, std::uint32_t round) {
     mp->suspended.fetch_add(2, memory_order_seq_cst);  // [freeze]
     arch::futex_wake(mp->suspended, 1);
   }
-  if (!arch::interrupt_thread(mp->tid) && mp->freeze_asked.exchange(0, memory_order_seq_cst)) count_down(round);  // [freeze]
+  const bool comes = arch::interrupt_thread(mp->tid) && !mp->asleep.load(memory_order_seq_cst);  // [freeze]
+  if (!comes && mp->freeze_asked.exchange(0, memory_order_seq_cst)) count_down(round);           // [freeze]
 }
 
 bool all_stand(std::uint32_t round) {
@@ -120,20 +126,38 @@ void on_interrupt(void* ucontext) {
   asm volatile("" ::"r"(&kept) : "memory");
 }
 
+namespace {
+
+/// Asked a moment ago: asleep is as good as standing. The signal finds nothing to do.
+void answer_asleep(M* mp) {
+  if (mp->freeze_asked.load(memory_order_seq_cst) == 0) return;                                           // [freeze]
+  if (const std::uint32_t round = mp->freeze_asked.exchange(0, memory_order_seq_cst)) count_down(round);  // [freeze]
+}
+
+}  // namespace
+
 Asleep::Asleep(M* mp, std::uintptr_t sp) : m_(mp) {
-  m_->sleeps_at = sp;
-  m_->asleep.store(true, memory_order_seq_cst);  // [freeze]
+  m_->sleeps_at.store(sp, memory_order_release);  // [sleeps]
+  m_->asleep.store(true, memory_order_seq_cst);   // [freeze]
+  answer_asleep(m_);
 }
 
 Asleep::~Asleep() {
-  m_->asleep.store(false, memory_order_seq_cst);  // [freeze]
-  for (std::uint32_t now; (now = sched.frozen.load(memory_order_seq_cst)) & 1;) wait_while(sched.frozen, now);  // [freeze]
-  m_->sleeps_at = 0;
+  for (;;) {
+    m_->asleep.store(false, memory_order_seq_cst);                      // [freeze]
+    const std::uint32_t now = sched.frozen.load(memory_order_seq_cst);  // [freeze]
+    if (!(now & 1)) break;
+    // As good as asleep: the next freeze may begin before this thread knows that the last one is over.
+    m_->asleep.store(true, memory_order_seq_cst);  // [freeze]
+    answer_asleep(m_);
+    wait_while(sched.frozen, now);
+  }
+  m_->sleeps_at.store(0, memory_order_release);  // [sleeps]
 }
 
 void never_freeze(M* mp) {
-  mp->asleep.store(true, memory_order_seq_cst);                                       // [freeze]
-  if (const std::uint32_t round = mp->freeze_asked.exchange(0, memory_order_seq_cst)) count_down(round);  // [freeze]
+  mp->asleep.store(true, memory_order_seq_cst);  // [freeze]
+  answer_asleep(mp);
 }
 
 namespace {
@@ -141,6 +165,12 @@ namespace {
 // Of the freeze under way. Sched::freezing held.
 std::vector<M*> ms_there;
 std::int64_t asked_at = 0, stood_at = 0;
+
+/// Locks Sched::freezing. Not asleep in the lock itself: there TSan would hold back the signal of who has it.
+void wait_for_turn() {
+  const timespec nap{0, 20'000};
+  while (!sched.freezing.try_lock()) ::nanosleep(&nap, nullptr);
+}
 
 /// Lists all Ms, with mu held on return. The room is made before.
 void list_ms() {
@@ -158,10 +188,12 @@ void list_ms() {
 
 }  // namespace
 
+NotFrozen::NotFrozen() { wait_for_turn(); }
+
 FrozenMs frozen_ms() { return {ms_there.data(), ms_there.size()}; }
 
 bool freeze_world() {
-  sched.freezing.lock();
+  wait_for_turn();
   asked_at = arch::clock_now();
   M* self = current_m();
   const std::uint32_t round = begin_asking();

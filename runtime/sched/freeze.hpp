@@ -25,7 +25,7 @@ bool stopped_here();
 /// While it lives nobody freezes the world, nor looks into a frozen one: for what such a look must not see half done.
 class NotFrozen {
  public:
-  NotFrozen() { sched.freezing.lock(); }
+  NotFrozen();
   ~NotFrozen() { sched.freezing.unlock(); }
   NotFrozen(const NotFrozen&) = delete;
   NotFrozen& operator=(const NotFrozen&) = delete;

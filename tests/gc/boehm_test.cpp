@@ -65,7 +65,7 @@ TEST(Boehm, NothingIsCollectedTooEarlyAndWhatIsDeadIsCollected) { nothing_is_col
 
 TEST(Boehm, NothingIsCollectedTooEarlyFromHibernatedStacks) { nothing_is_collected_too_early(3s, Hibernate::On); }
 
-// Alone: ten minutes.
+// By tools/test.sh --long, with a longer WEFT_TEST_TIMEOUT.
 TEST(Boehm, DISABLED_NothingIsCollectedTooEarlyInTenMinutes) {
   alarm(0);
   nothing_is_collected_too_early(200s);
