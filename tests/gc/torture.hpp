@@ -115,6 +115,8 @@ struct Torture {
             wg.done();
           });
         };
+        if (stack == Stack::Copyable)  // more than there are slots, so that they are copied out and in
+          for (int i = 0; i < 60; i++) spawn([this] { hold([] { sleep_for(std::chrono::milliseconds(2)); }); });
         spawn([this] { hold([] { yield(); }); });
         spawn([this] { hold([] { sleep_for(std::chrono::microseconds(300)); }); });
         spawn([this] {

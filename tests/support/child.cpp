@@ -169,9 +169,19 @@ Child child(const std::function<int()>& body, const ChildOptions& options) {
 
   const Clock::time_point began = Clock::now();
   pid_t pid = 0;
-  const int rc = ::posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, pointers(args).data(),
+  // A shell that runs the tests in the background has them ignore these.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t defaults;
+  sigemptyset(&defaults);
+  sigaddset(&defaults, SIGINT);
+  sigaddset(&defaults, SIGQUIT);
+  posix_spawnattr_setsigdefault(&attributes, &defaults);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  const int rc = ::posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, pointers(args).data(),
                                pointers(env).data());
   posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
   ::close(out[1]);
   ::close(err[1]);
   if (rc != 0) {
