@@ -11,7 +11,7 @@
 // Locks      Sched::world, so that nobody stops the world or changes who is special meanwhile; Sched::freezing, so that nobody looks at
 //            pages that are half way; Sched::mu, for the list of Ms, before the
 //            first page is taken: who waits for a page may hold it.
-// Cost       A look is one line of each descriptor; rounds take at most a tenth of a CPU.
+// Cost       A look is one line of each descriptor; looks take at most a tenth of a CPU.
 // Rest       With nothing due it sleeps until sysmon has seen goroutines run again: an idle process is not woken.
 // Orders     [hibernator] its own: stop and asleep, with the note.
 //            [run-state] see lifecycle.cpp. [status] see core/g.hpp.
@@ -81,6 +81,7 @@ struct Round {
   std::uint32_t now = 0;
   std::uint32_t age = 0;
   bool young = false;  // somebody will be due
+  std::int64_t looked_for = 0;  // ns, without the taking
 };
 
 std::uint8_t started_of(const G* gp) { return __atomic_load_n(&gp->started, __ATOMIC_RELAXED); }
@@ -133,7 +134,9 @@ void take_batch(const Candidate* cs, std::size_t n, char* staging) {
 }
 
 void do_round(Round& r) {
+  const std::int64_t began = arch::clock_now();
   g_table_each(look_at, &r);
+  r.looked_for = arch::clock_now() - began;
   char* staging = staging_pages(kBatch);
   if (!staging) return;
   for (std::size_t i = 0; i < r.due.size() && !hib.stop.load(memory_order_acquire); i += kBatch)  // [hibernator]
@@ -150,13 +153,11 @@ void* hibernator_main(void*) {
     const bool hurry = sched.config->hibernate_target != 0 && resident() > sched.config->hibernate_target;
     r.age = hurry ? std::min(after, kHurry) : after;
     r.now = static_cast<std::uint32_t>((arch::clock_now() - sched.started_at) / kMs);
-    const std::int64_t began = arch::clock_now();
     do_round(r);
-    const std::int64_t took = arch::clock_now() - began;
     if (hib.stop.load(memory_order_acquire)) break;  // [hibernator]
     if (hurry || r.young) {
       // At most a tenth of a CPU goes into looking, unless memory is short.
-      const std::int64_t nap = std::max(std::max<std::int64_t>(hurry ? 5 : r.age / 4, 1) * kMs, hurry ? 0 : 10 * took);
+      const std::int64_t nap = std::max(std::max<std::int64_t>(hurry ? 5 : r.age / 4, 1) * kMs, hurry ? 0 : 10 * r.looked_for);
       hib.note.sleep_until(arch::clock_now() + nap);
     } else {
       hib.asleep.store(true, memory_order_release);  // [hibernator]
