@@ -101,6 +101,7 @@ class Broker {
   std::shared_ptr<Subscription> subscribe(const std::string& topic, Subscription::Options o) {
     auto s = std::make_shared<Subscription>(o);
     std::unique_lock l(mu_);
+    if (closed_) s->end();
     topics_[topic].push_back(s);
     return s;
   }
@@ -125,6 +126,7 @@ class Broker {
 
   void close() {
     std::unique_lock l(mu_);
+    closed_ = true;
     for (auto& [name, subscribers] : topics_)
       for (const auto& s : subscribers) s->end();
     topics_.clear();
@@ -132,6 +134,7 @@ class Broker {
 
  private:
   weft::RwMutex mu_;
+  bool closed_ = false;
   std::map<std::string, std::vector<std::shared_ptr<Subscription>>> topics_;
 };
 
@@ -217,8 +220,8 @@ TEST(Broker, EveryMessageIsReceivedOrDroppedAndTheRestAreInOrder) {
           Broker broker;
           std::vector<Reader> readers;
           for (Slow slow : {Slow::DropOldest, Slow::DropNewest, Slow::Disconnect, Slow::Wait})
-            for (int leaves_after : {kTotal, kTotal, 100}) {
-              const Subscription::Options o{.slow = slow, .buffer = 8, .patience = 1h};
+            for (int leaves_after : {kTotal, kTotal + 1, 100}) {
+              const Subscription::Options o{.slow = slow, .buffer = leaves_after > kTotal ? 1 : 8, .patience = 1h};
               readers.push_back({o, leaves_after, broker.subscribe("t", o)});
             }
           weft::WaitGroup reading, publishing;
@@ -240,7 +243,17 @@ TEST(Broker, EveryMessageIsReceivedOrDroppedAndTheRestAreInOrder) {
                 if (i % 5 == 0) weft::yield();
               }
             });
+          std::atomic<bool> over{false};
+          for (Slow slow : {Slow::DropOldest, Slow::Wait})
+            reading.go([&, slow] {  // comes and goes
+              while (!over) {
+                const auto s = broker.subscribe("t", {.slow = slow, .buffer = 1, .patience = 1h});
+                for (int n = 0; n < 3; n++) s->messages().recv();
+                s->end();
+              }
+            });
           publishing.wait();
+          over = true;
           broker.close();
           reading.wait();
           for (const Reader& r : readers) {
