@@ -1,10 +1,10 @@
-// A whole program: a broker of messages. Each subscriber says what happens when it is slow: the oldest message is dropped, the newest
-// is, it is disconnected, or the publisher waits for it, for a time.
+// A whole program: a broker of messages. Each subscriber says what happens when it is slow: the oldest message is
+// dropped, the newest is, it is disconnected, or the publisher waits for it, for a time.
 //
-// Invariants  A subscriber's messages are in the order in which its topic's publishers delivered them: `mu` is held for a delivery.
-//             Received, dropped and still buffered are together all that were delivered to it.
-// Closing     Whoever ends a subscription closes `gone` first, which frees a publisher that waits, then takes `mu` and closes the messages: nobody
-//             sends on a closed channel.
+// Invariants  A subscriber's messages are in the order of their deliveries: `mu_` is held for each. Received, dropped
+//             and still buffered are together all that were delivered.
+// Closing     Whoever ends a subscription closes `gone_` first, which frees a publisher that waits, then takes `mu_`
+//             and closes the messages: nobody sends on a closed channel.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -138,7 +138,7 @@ class Broker {
   std::map<std::string, std::vector<std::shared_ptr<Subscription>>> topics_;
 };
 
-// ---- the program -----------------------------------------------------------------------------------------------------
+// ---- the program ----------------------------------------------------------------------------------------------------
 
 // Ten messages; four subscribers that read when all is over, one that reads along.
 int ten_messages(std::ostream& out) {
@@ -257,7 +257,8 @@ TEST(Broker, EveryMessageIsReceivedOrDroppedAndTheRestAreInOrder) {
           broker.close();
           reading.wait();
           for (const Reader& r : readers) {
-            SCOPED_TRACE("policy " + std::to_string(static_cast<int>(r.options.slow)) + ", procs " + std::to_string(procs));
+            const int policy = static_cast<int>(r.options.slow);
+            SCOPED_TRACE("policy " + std::to_string(policy) + ", procs " + std::to_string(procs));
             EXPECT_TRUE(r.in_order);
             if (r.options.slow == Slow::Wait || r.options.slow == Slow::Disconnect) {
               EXPECT_TRUE(r.gapless);

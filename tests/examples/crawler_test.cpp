@@ -1,8 +1,8 @@
-// A whole program: a crawler with a fixed number of workers and a limit per host, over loopback sockets. The hosts are goroutines that
-// serve a generated graph of pages over HTTP, one port each.
+// A whole program: a crawler with a fixed number of workers and a limit per host, over loopback sockets. The hosts
+// are goroutines that serve a generated graph of pages over HTTP, one port each.
 //
-// The coordinator alone knows what has been seen, what waits and how many fetches each host has now: no locks, and no worker waits
-// for a host's turn while another host has pages.
+// The coordinator alone knows what has been seen, what waits and how many fetches each host has now: no locks, and no
+// worker waits for a host's turn while another host has pages.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -80,6 +80,8 @@ class Socket {
   int fd_;
 };
 
+int tcp_socket() { return ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+
 sockaddr_in loopback(int port) {
   sockaddr_in a{};
   a.sin_family = AF_INET;
@@ -89,7 +91,7 @@ sockaddr_in loopback(int port) {
 }
 
 Socket dial(int port) {
-  Socket s(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Socket s(tcp_socket());
   const sockaddr_in a = loopback(port);
   if (::connect(s.fd(), reinterpret_cast<const sockaddr*>(&a), sizeof a)) {
     s.wait_or_fail(weft::Io::Write, "connect");
@@ -115,7 +117,7 @@ Url parse_url(std::string_view text) {
   return {std::stoi(std::string(text.substr(0, slash))), std::string(text.substr(slash))};
 }
 
-// ---- the crawler -----------------------------------------------------------------------------------------------------
+// ---- the crawler ----------------------------------------------------------------------------------------------------
 
 struct Page {
   Url url;
@@ -187,7 +189,7 @@ std::vector<Page> crawl(const Url& start, Limits limits) {
   return got;
 }
 
-// ---- the hosts -------------------------------------------------------------------------------------------------------
+// ---- the hosts ------------------------------------------------------------------------------------------------------
 
 // Counted on the serving side, from the request's arrival until its answer: what really went over the sockets.
 struct Site {
@@ -209,7 +211,7 @@ struct Load {
 
 class Host {
  public:
-  Host(Site& site, Load& all) : site_(site), all_(all), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) {
+  Host(Site& site, Load& all) : site_(site), all_(all), listener_(tcp_socket()) {
     sockaddr_in a = loopback(0);
     socklen_t len = sizeof a;
     if (::bind(listener_.fd(), reinterpret_cast<sockaddr*>(&a), len) || ::listen(listener_.fd(), 64) ||
@@ -283,7 +285,7 @@ struct Web {
   }
 };
 
-// ---- the program -----------------------------------------------------------------------------------------------------
+// ---- the program ----------------------------------------------------------------------------------------------------
 
 int crawl_and_print(const std::string& start, Limits limits, std::ostream& out) {
   const std::vector<Page> pages = crawl(parse_url(start), limits);

@@ -1,10 +1,11 @@
-// A whole program: a queue of jobs with a rate limit, retries with backoff, and a shutdown that keeps its deadline and hands back
-// what it could not do.
+// A whole program: a queue of jobs with a rate limit, retries with backoff, and a shutdown that keeps its deadline
+// and hands back what it could not do.
 //
-// Accounting  Each job that submit() accepts gets exactly one report: done, failed (attempts used up) or undone (the shutdown's).
-//             The race that loses jobs is a submit beside the shutdown: a send into the backlog that nobody reads any more. Here a
-//             submitter holds `gate_` shared around its send; the shutdown first closes `quit_`, which ends the sends that are under way, then
-//             takes `gate_` alone: after that no job gets in, and what is in the backlog is all there is.
+// Accounting  Each job that submit() accepts gets exactly one report: done, failed (attempts used up) or undone
+//             (handed back). The race that loses jobs is a submit beside the shutdown: a send into the backlog that
+//             nobody reads any more. Here a submitter holds `gate_` shared around its send; the shutdown first closes
+//             `quit_`, which ends the sends under way, then takes `gate_` alone: after that no job gets in, and the
+//             backlog is all there is.
 // Rejected    Closing the backlog: with several submitters, one panics.
 #include <algorithm>
 #include <atomic>
@@ -153,7 +154,8 @@ int thumbnails(std::ostream& out) {
     std::vector<Report> reports = queue.shutdown(1min);
     std::sort(reports.begin(), reports.end(), [](auto& a, auto& b) { return a.job.id < b.job.id; });
     for (const Report& r : reports)
-      out << "job " << r.job.id << (r.outcome == Outcome::Done ? " done" : " failed") << " after " << r.job.attempts << "\n";
+      out << "job " << r.job.id << (r.outcome == Outcome::Done ? " done" : " failed") << " after " << r.job.attempts
+          << "\n";
     if (!queue.submit(weft::background(), {.id = 11})) out << "job 11 refused\n";
   });
 }
@@ -214,14 +216,14 @@ TEST(JobQueue, ShutdownEndsAtItsDeadlineAndHandsBackTheRest) {
   });
 }
 
-// ---- a thousand shutdowns at random points ---------------------------------------------------------------------------
+// ---- a thousand shutdowns at random points --------------------------------------------------------------------------
 
 struct Tally {
   int runs_with[3] = {0, 0, 0};  // in how many runs each outcome occurred
   int refused = 0;
 };
 
-// One queue, shut down when `cut` submits and attempts have begun. Every job that was accepted is accounted for once, and truly.
+// One queue, shut down when `cut` submits and attempts have begun. Every accepted job is accounted for once, and truly.
 void shut_down_somewhere(uint32_t seed, Tally& tally) {
   constexpr int kSubmitters = 3, kJobs = 12, kAttempts = 3;
   std::minstd_rand rng(seed);
@@ -284,8 +286,8 @@ void shut_down_somewhere(uint32_t seed, Tally& tally) {
     reported[r.job.id]++;
     ASSERT_TRUE(accepted[id]) << "reported, not accepted: job " << id << ", seed " << seed;
     ASSERT_EQ(effects[id], r.outcome == Outcome::Done ? 1 : 0) << "job " << id << ", seed " << seed;
-    const int attempts = r.outcome == Outcome::Done ? good_at[id] : r.outcome == Outcome::Failed ? kAttempts : r.job.attempts;
-    ASSERT_EQ(r.job.attempts, attempts) << "job " << id << ", seed " << seed;
+    const int due[] = {good_at[id], kAttempts, r.job.attempts};  // by outcome
+    ASSERT_EQ(r.job.attempts, due[static_cast<int>(r.outcome)]) << "job " << id << ", seed " << seed;
   }
   for (size_t id = 0; id < accepted.size(); id++) {
     ASSERT_EQ(reported[static_cast<int>(id)], accepted[id] ? 1 : 0) << "job " << id << ", seed " << seed;
@@ -302,7 +304,7 @@ TEST(JobQueue, ThousandShutdownsAtRandomPointsAccountForEveryAcceptedJob) {
           for (uint32_t i = 0; i < 334; i++) {
             shut_down_somewhere(static_cast<uint32_t>(procs) * 1000 + i, tally);
             if (testing::Test::HasFatalFailure()) return;
-            ASSERT_TRUE(weft::settle(1, 1min)) << weft::num_goroutines() << " goroutines left, seed " << procs * 1000u + i;
+            ASSERT_TRUE(weft::settle(1, 1min)) << weft::num_goroutines() << " left, procs " << procs << ", run " << i;
           }
         },
         {.procs = procs});

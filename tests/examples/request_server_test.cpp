@@ -1,9 +1,12 @@
-// A whole program: a server whose handlers panic, run over their time, and are cancelled by their clients, while others are served.
+// A whole program: a server whose handlers panic, run over their time, and are cancelled by their clients, while
+// others are served.
 //
-// Shape   One scope holds all requests, and each request has a scope of its own with its time limit and its client's context. A handler
-//         takes no context: its waits, and those of what it spawns, end when that scope is cancelled. What it leaves running ends with it.
-// Outcome Each request is answered and counted once, in a deferred call: also when the handler panicked or the server gave it up.
-//             200 served   404 no handler   499 the client went   500 it panicked or threw   503 the server stopped   504 out of time
+// Shape    One scope holds all requests, and each has a scope of its own with its time limit and its client's
+//          context. A handler takes no context: its waits, and those of what it spawns, end when that scope is
+//          cancelled.
+// Outcome  Each request is answered and counted once, in a deferred call: also when the handler panicked or the
+//          server gave it up. 200 served, 404 no handler, 499 the client went, 500 it panicked or threw, 503 the
+//          server stopped, 504 out of time.
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -31,7 +34,9 @@ class Server {
  public:
   using Handler = std::function<std::string(const std::string& argument)>;
 
-  void route(const std::string& name, std::chrono::nanoseconds limit, Handler h) { routes_[name] = {limit, std::move(h)}; }
+  void route(const std::string& name, std::chrono::nanoseconds limit, Handler h) {
+    routes_[name] = {limit, std::move(h)};
+  }
 
   /// Serves until ctx is done, then gives the requests in flight `drain` to end. All are answered when it returns.
   void serve(const weft::Context& ctx, std::chrono::nanoseconds drain) {
@@ -162,7 +167,7 @@ void add_routes(Server& server, Backend& b) {
       return x.get() + " " + y.get() + " " + z.get();
     });
   });
-  // Leaves something running that would never end: that ends with the limit. The handler itself was not cut short, and has its answer.
+  // Leaves something running that would never end: that ends with the limit. The handler was not cut short: it answers.
   server.route("leak", 1ms, [](const std::string&) {
     return weft::scope([](weft::Scope& s) {
       s.spawn([] { weft::Chan<int>().recv(); });
@@ -171,7 +176,7 @@ void add_routes(Server& server, Backend& b) {
   });
 }
 
-// ---- the program -----------------------------------------------------------------------------------------------------
+// ---- the program ----------------------------------------------------------------------------------------------------
 
 int requests(std::ostream& out) {
   return weft::run([&] {
@@ -182,10 +187,13 @@ int requests(std::ostream& out) {
     weft::WaitGroup wg;
     wg.go([&, ctx = serving] { server.serve(ctx, 1min); });
 
-    auto print = [&](const std::string& name, const Response& r) { out << name << ": " << r.status << " " << r.body << "\n"; };
+    auto print = [&](const std::string& name, const Response& r) {
+      out << name << ": " << r.status << " " << r.body << "\n";
+    };
     for (auto [name, argument] : std::vector<std::pair<std::string, std::string>>{
-             {"echo", "hello"}, {"query", "t"}, {"panic", "x"}, {"throw", "seven"}, {"throw", "7"}, {"sleep", ""}, {"compute", ""},
-             {"shards", "up"}, {"shards", "down"}, {"leak", ""}, {"nothing", ""}, {"echo", "still here"}})
+             {"echo", "hello"}, {"query", "t"}, {"panic", "x"}, {"throw", "seven"}, {"throw", "7"}, {"sleep", ""},
+             {"compute", ""}, {"shards", "up"}, {"shards", "down"}, {"leak", ""}, {"nothing", ""},
+             {"echo", "still here"}})
       print(name, server.call(weft::background(), name, argument));
 
     auto [client, hang_up] = weft::with_cancel(weft::background());
@@ -205,8 +213,9 @@ TEST(RequestServer, AnswersEachRequestWhateverItsHandlerDoes) {
   std::ostringstream out;
   EXPECT_EQ(requests(out), 0);
   EXPECT_EQ(out.str(),
-            "echo: 200 hello\nquery: 200 rows of t\npanic: 500 handler of x\nthrow: 500 stoi\nthrow: 200 7\nsleep: 504 out of time\n"
-            "compute: 504 out of time\nshards: 200 up0 up1 up2\nshards: 500 shard 2 is down\nleak: 200 done\n"
+            "echo: 200 hello\nquery: 200 rows of t\npanic: 500 handler of x\nthrow: 500 stoi\nthrow: 200 7\n"
+            "sleep: 504 out of time\ncompute: 504 out of time\nshards: 200 up0 up1 up2\nshards: 500 shard 2 is down\n"
+            "leak: 200 done\n"
             "nothing: 404 nothing\necho: 200 still here\nwait: 499 the client went\necho: 503 the server has stopped\n"
             "200 x 6\n404 x 1\n499 x 1\n500 x 3\n504 x 2\n");
 }
@@ -228,7 +237,7 @@ TEST(RequestServer, ThousandsOfFailuresLeakNothingAndDisturbNobody) {
             clients.go([&, c] {
               for (int i = 0; i < kRounds; i++) {
                 const std::string text = std::to_string(c * kRounds + i);
-                auto expect = [&](const std::string& name, const std::string& argument, int status, const std::string& body) {
+                auto expect = [&](const char* name, const std::string& argument, int status, const std::string& body) {
                   const Response r = server.call(weft::background(), name, argument);
                   if ((r.status != status || r.body != body) && wrong++ < 5)
                     ADD_FAILURE() << name << ": " << r.status << " " << r.body << ", procs " << procs;
