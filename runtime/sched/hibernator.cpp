@@ -197,10 +197,11 @@ void hibernator_boot(const Config& config, bool in_run) {
   if (mode == Hibernate::On) {
     if (hib.faults == Faults::None) log_warn("stacks are not hibernated: %s", why);
   } else if (hib.faults == Faults::UserOnly) {
-    hib.faults = Faults::None;
+    hib.wanted = false;
   }
   hib.wanted = hib.wanted && hib.faults != Faults::None;
   sched.hibernates = hib.wanted;
+  sched.hibernates_safely = hib.faults == Faults::All;
 }
 
 std::string hibernation_text() {
@@ -208,8 +209,7 @@ std::string hibernation_text() {
   const Faults f = probe_faults(&why);
   if (hib.failed) return "off: the kernel refused it when it was to start";
   if (f == Faults::None) return std::string("off: ") + why;
-  if (f == Faults::UserOnly && hib.faults == Faults::None) return std::string("off: ") + why;
-  if (!hib.wanted && !peek(hib.asked)) return "off: Config::hibernate";
+  if (!hib.wanted && !peek(hib.asked)) return f == Faults::UserOnly ? std::string("off: ") + why : "off: Config::hibernate";
   return f == Faults::All ? "on" : "on, but the kernel's own accesses to a hibernated stack fail with EFAULT";
 }
 

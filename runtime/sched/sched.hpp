@@ -56,6 +56,7 @@ struct Sched {
   std::uint64_t seed = 0;
   std::uint8_t default_stack_cls = 2;
   bool hibernates = false;  // who does not say otherwise
+  bool hibernates_safely = false;  // the kernel's own accesses are served, too
   Config* config = nullptr;  // of the run under way
 
   // --- [idle] ---

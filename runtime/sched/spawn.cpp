@@ -105,7 +105,8 @@ void scrub(G* gp) {
 /// Its stack may be taken out of memory while it is parked.
 WEFT_ALWAYS_INLINE bool hibernates(const G* gp) {
   if (WEFT_LIKELY(!gp->extra || gp->extra->spawn.hibernate == Hibernate::Default)) return sched.hibernates && !gp->is_main;
-  return gp->extra->spawn.hibernate != Hibernate::Off;
+  const Hibernate h = gp->extra->spawn.hibernate;
+  return h == Hibernate::On || (h == Hibernate::Auto && sched.hibernates_safely);
 }
 
 std::size_t stack_bytes_of(const G* gp) {
@@ -399,7 +400,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   if (copyable && cls == kOwnMapping) fatalf("weft: Stack::Copyable of more than 1 MiB: set Spawn::stack_bytes to at most 1 << 20");
   const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread &&
                      spawn.hibernate == Hibernate::Default;
-  if (spawn.hibernate == Hibernate::On || spawn.hibernate == Hibernate::Auto) hibernator_asked();
+  if (spawn.hibernate == Hibernate::On || (spawn.hibernate == Hibernate::Auto && sched.hibernates_safely)) hibernator_asked();
   const G* self = current_g();
   const G* parent = self && hands_on(self) ? self : nullptr;
   std::unique_ptr<GExtra> extra;
