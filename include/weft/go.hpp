@@ -25,7 +25,7 @@ enum class Stack : std::uint8_t {
   /// runtime's there (WaitGroup, Mutex, ...) is a Panic; channels and contexts are handles and may lie anywhere. A goroutine that
   /// computes for long holds up the few that share its slot. WEFT_DEBUG=copytraps finds who touches what it must not.
   Copyable,
-  Segmented,  ///< grows by chunks; only in code built with -fsplit-stack
+  Segmented,  ///< grows by chunks; not in this release: fatal
 };
 
 /// Whether an idle goroutine's stack may be taken out of memory while it is parked.

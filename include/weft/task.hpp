@@ -337,6 +337,7 @@ class Scope {
 ///         came later. weft::Canceled is no failure. If f or a child was cut short by the scope's deadline or context:
 ///         std::system_error(Errc::deadline_exceeded, or the context's error). If f was cut short from outside: Canceled. After s.cancel() it
 ///         returns as if f had; if there is no result to return: Canceled.
+/// Threads: any; on a plain thread nothing ends the waits of f itself.
 /// Cost:   one allocation. Waits in it cost what they cost outside.
 /// Go:     errgroup, without its leaks.
 template <class F>

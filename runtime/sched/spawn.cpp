@@ -389,7 +389,7 @@ NewG new_goroutine(std::size_t size, std::size_t align) {
 
 NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack) {
   if (spawn.stack == Stack::Segmented)
-    fatalf("weft: Stack::Segmented needs a build with -Dsegmented=true");
+    fatalf("weft: Stack::Segmented is not in this release: Growable stacks go up to 1 GiB (Spawn::stack_bytes)");
   if (spawn.stack_bytes > kStackBytesMax)
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
   if (spawn.main_thread && sched.in_run)
