@@ -146,17 +146,20 @@ Faults probe_faults(const char** why) {
 #endif
 }
 
-bool faults_start(bool user_only) {
-  if (peek(running)) return true;
+bool faults_open(bool user_only) {
+  if (state.fd >= 0) return true;
   state.fd = arch::open_faults(user_only);
   if (state.fd < 0) return false;
   state.stop_fd = ::eventfd(0, EFD_CLOEXEC);
-  if (state.stop_fd < 0 || arch::start_thread(&state.thread, handler_main, nullptr) != 0) {
-    if (state.stop_fd >= 0) ::close(state.stop_fd);
-    arch::close_faults(state.fd);
-    state = {};
-    return false;
-  }
+  if (state.stop_fd >= 0) return true;
+  arch::close_faults(state.fd);
+  state = {};
+  return false;
+}
+
+bool faults_start(bool user_only) {
+  if (peek(running)) return true;
+  if (!faults_open(user_only) || arch::start_thread(&state.thread, handler_main, nullptr) != 0) return false;
   running.store(true, memory_order_release);  // [away]
   return true;
 }
@@ -164,16 +167,18 @@ bool faults_start(bool user_only) {
 bool faults_running() { return running.load(memory_order_acquire); }  // [away]
 
 void faults_stop() {
-  if (!peek(running)) return;
-  const std::uint64_t one = 1;
-  (void)!::write(state.stop_fd, &one, sizeof one);
-  pthread_join(state.thread, nullptr);
+  if (state.fd < 0) return;
+  if (peek(running)) {
+    const std::uint64_t one = 1;
+    (void)!::write(state.stop_fd, &one, sizeof one);
+    pthread_join(state.thread, nullptr);
+    running.store(false, memory_order_relaxed);
+  }
   arch::close_faults(state.fd);  // nothing is watched any more
   ::close(state.stop_fd);
   if (state.staging) arch::release_range(state.staging, state.staging_bytes);
   free_emptied();
   state = {};
-  running.store(false, memory_order_relaxed);
   for (auto* n : {&taken, &resumed, &touched, &changed_mind}) n->store(0, memory_order_relaxed);
   away.store(0, memory_order_relaxed);
 }

@@ -42,6 +42,8 @@ enum class Faults : std::uint8_t {
 /// Probes, once per start of a runtime, without starting anything. `why` (may be null): in words.
 Faults probe_faults(const char** why);
 
+/// Opens the descriptors, so that a program's number of them does not change while it runs. False: refused.
+bool faults_open(bool user_only);
 /// Starts what answers faults. False: refused.
 bool faults_start(bool user_only);
 void faults_stop();

@@ -200,6 +200,7 @@ void hibernator_boot(const Config& config, bool in_run) {
     hib.wanted = false;
   }
   hib.wanted = hib.wanted && hib.faults != Faults::None;
+  hib.wanted = hib.wanted && faults_open(hib.faults != Faults::All);
   sched.hibernates = hib.wanted;
   sched.hibernates_safely = hib.faults == Faults::All;
 }

@@ -76,7 +76,6 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   sched.started_at = arch::clock_now();
   sched.coarse_ms.store(0, memory_order_relaxed);
   sched.default_stack_cls = stack_class(config.stack_bytes);
-  hibernator_boot(config, in_run);
   run_slots_start(debug_has(config, "copytraps"));
   sched.main_g = nullptr;
   sched.main_goexit = false;
@@ -104,6 +103,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   }
   sched.mu.unlock();
   if (!in_run && !host_loop_start()) return Errc::refused;
+  hibernator_boot(config, in_run);  // knows the guards by now
   reset_gate();
   sched.to_come.store(0, memory_order_relaxed);
   preempt_start(config);
