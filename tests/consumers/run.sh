@@ -43,16 +43,16 @@ pkgconfig_consumer() {
     return 1
   fi
   local id=gcc
-  case $("$CXX" --version) in *clang*) id=clang ;; esac
-  # shellcheck disable=SC2046  # pkg-config prints words
-  "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
+  case $($CXX --version) in *clang*) id=clang ;; esac
+  # shellcheck disable=SC2046,SC2086  # pkg-config prints words; CXX may be several, as in "ccache g++"
+  $CXX -std=c++20 -Wall -Wextra -Werror -o "$1/consumer" "$here/pkgconfig/sieve.cpp" \
     $(pkg-config --cflags --libs weft) &&
-    "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/polled" "$here/pkgconfig/sieve.cpp" \
+    $CXX -std=c++20 -Wall -Wextra -Werror -o "$1/polled" "$here/pkgconfig/sieve.cpp" \
       $(pkg-config "--variable=poll_cflags_$id" weft) $(pkg-config --cflags --libs weft) || return 1
   # On the collected heap, where this build has it.
   [ ! -f "${pc%/weft.pc}/weft-gc.pc" ] || {
     # shellcheck disable=SC2046
-    "$CXX" -std=c++20 -Wall -Wextra -Werror -o "$1/collected" "$here/pkgconfig/collected.cpp" \
+    $CXX -std=c++20 -Wall -Wextra -Werror -o "$1/collected" "$here/pkgconfig/collected.cpp" \
       $(pkg-config --cflags --libs weft-gc) && timeout 60 "$1/collected"
   }
 }
