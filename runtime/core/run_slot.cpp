@@ -228,7 +228,7 @@ std::ptrdiff_t copied_by(const G* gp) {
 }
 
 M* runs_on(const G* gp) {
-  if (!is_copyable(gp)) return gp->m;
+  if (mode != CopyMode::Copied || !is_copyable(gp)) return gp->m;  // no lock: a thread that stands still may hold the table's
   const RunSlot* s = gp->stack ? run_slot_of(gp->stack) : nullptr;
   return s && s->resident == gp && s->busy ? gp->m : nullptr;
 }

@@ -600,12 +600,12 @@ std::int64_t stacks_trim(std::int64_t now) {
     arch::Range ranges[kAtOnce];
     std::size_t k = 0;
     for (std::size_t i = 0; i < n; i++)
-      if (some[i]->used) ranges[k++] = {some[i]->lo, some[i]->bytes()};
+      if (some[i]->used && some[i]->guard != GuardKind::Hole) ranges[k++] = {some[i]->lo, some[i]->bytes()};  // there a page that is gone is a guard
     const bool emptied = arch::empty_ranges(ranges, k);
     const Lock lock;
     for (std::size_t i = 0; i < n; i++) {
       StackSlot* s = some[i];
-      if (emptied && guard_refill(s)) s->used = false;
+      if (emptied && s->guard != GuardKind::Hole) s->used = false;
       pool.cold[c].push(place_of(s));
       pool.central_count++;
     }

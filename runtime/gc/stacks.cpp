@@ -36,6 +36,7 @@
 
 #include "arch/registers.hpp"
 #include "arch/signal.hpp"
+#include "arch/stack_memory.hpp"
 #include "runtime/base/collector.hpp"
 #include "runtime/core/blocks.hpp"
 #include "runtime/core/hibernate.hpp"
@@ -174,6 +175,8 @@ void place(StackView& v, const StackSlot* s, const Range& live) {
 void place_parked(StackView& v, const G* gp, const StackSlot* s, const Range& live) {
   place(v, s, live);
   if (!s || live.lo == live.hi) return;
+  // A trap would take the collector for a stranger. It is set again when its goroutine has run.
+  if (copy_mode() == CopyMode::Trapped && is_copyable(gp)) arch::allow_access(s->lo, s->bytes());
   const StackImage image = stack_image(gp);
   if (image.shift == 0) return;
   v.where = gc::Where::Block;
