@@ -303,6 +303,34 @@ TEST(Hibernate, DeepRecursionOnAWatchedStackWorks) {
   });
 }
 
+/// Below what was live when it parked, in the same page.
+[[gnu::noinline]] int fills_and_checks(int seed) {
+  volatile unsigned char deep[1400];
+  for (int i = 0; i < 1400; i++) deep[i] = static_cast<unsigned char>(seed + i);
+  int bad = 0;
+  for (int round = 0; round < 20; round++)
+    for (int i = 0; i < 1400; i++) bad += deep[i] != static_cast<unsigned char>(seed + i);
+  return bad;
+}
+
+TEST(Hibernate, WhoRunsAgainOnItsWayOutKeepsItsWholePage) {
+  // Many are due at a time, so that some have been woken between the look and the taking.
+  hibernating(2, [] {
+    WaitGroup wg;
+    std::atomic<int> bad{0};
+    for (int i = 0; i < 1500; i++)
+      wg.go([&, i] {
+        for (int round = 0; round < 25; round++) {
+          sleep_for(std::chrono::microseconds(1000 + (i * 37 + round * 101) % 5000));
+          bad += fills_and_checks(i + round);
+        }
+      });
+    wg.wait();
+    EXPECT_EQ(bad.load(), 0);
+    EXPECT_GT(rt::hibernate_stats().taken, 0u);
+  }, {.hibernate = Hibernate::On, .hibernate_after = 1ms});
+}
+
 /// Threads count up words on parked stacks while these are taken out, brought back, and run.
 void stress(std::uint64_t cycles) {
   hibernating(2, [&] {
