@@ -22,6 +22,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/emit.hpp"
 #include "runtime/base/fault.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/core/run_slot.hpp"
@@ -292,10 +293,10 @@ StopResult Runtime::stop_ns(std::int64_t drain_ns) {
 
 std::shared_ptr<Runtime> shared_runtime(const Config& config, std::error_code* error) {
   static std::mutex mu;
-  static std::weak_ptr<Runtime> shared;
+  static Immortal<std::weak_ptr<Runtime>> shared;
   std::lock_guard l(mu);
   if (error) *error = {};
-  if (auto rt = shared.lock()) return rt;
+  if (auto rt = shared->lock()) return rt;
   auto fresh = std::make_unique<Runtime>(config);
   if (const std::error_code e = fresh->start()) {
     if (error) *error = e;
@@ -306,7 +307,7 @@ std::shared_ptr<Runtime> shared_runtime(const Config& config, std::error_code* e
     std::lock_guard stop_alone(mu);
     delete p;
   });
-  shared = rt;
+  *shared = rt;
   return rt;
 }
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/base/emit.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/base/lock.hpp"
 
 namespace weft::rt {
@@ -39,25 +40,25 @@ struct Ring {
   bool flushing = false;
   std::shared_ptr<const LogSink> sink;
 };
-Ring ring;
+Immortal<Ring> ring;
 
 void queue(LogLevel level, const char* format, va_list args) {
   char text[kBytesMax];
   const int n = std::vsnprintf(text, sizeof text, format, args);
   if (n < 0) return;
   const std::size_t size = static_cast<std::size_t>(n) < sizeof text ? static_cast<std::size_t>(n) : sizeof text - 1;
-  ring.mu.lock();
-  if (ring.count == kMessages) {
-    ring.lost++;
+  ring->mu.lock();
+  if (ring->count == kMessages) {
+    ring->lost++;
   } else {
-    Message& m = ring.messages[(ring.first + ring.count) % kMessages];
-    ring.count++;
+    Message& m = ring->messages[(ring->first + ring->count) % kMessages];
+    ring->count++;
     m.level = level;
     m.size = static_cast<unsigned>(size);
     std::memcpy(m.text, text, size);
-    log_queued.store(ring.count, memory_order_release);  // [log]
+    log_queued.store(ring->count, memory_order_release);  // [log]
   }
-  ring.mu.unlock();
+  ring->mu.unlock();
 }
 
 spdlog::level::level_enum spdlog_level(LogLevel level) {
@@ -115,44 +116,44 @@ void log_at(LogLevel level, const char* format, ...) {
 // One flusher at a time, so that lines keep their order; what comes meanwhile is the running flusher's too.
 void log_flush_slow() {
   Message m;
-  ring.mu.lock();
-  if (ring.flushing) {
-    ring.mu.unlock();
+  ring->mu.lock();
+  if (ring->flushing) {
+    ring->mu.unlock();
     return;
   }
-  ring.flushing = true;
-  while (ring.count > 0 || ring.lost > 0) {
-    const std::shared_ptr<const LogSink> sink = ring.sink;
-    if (ring.count > 0) {
-      m = ring.messages[ring.first];
-      ring.first = (ring.first + 1) % kMessages;
-      ring.count--;
+  ring->flushing = true;
+  while (ring->count > 0 || ring->lost > 0) {
+    const std::shared_ptr<const LogSink> sink = ring->sink;
+    if (ring->count > 0) {
+      m = ring->messages[ring->first];
+      ring->first = (ring->first + 1) % kMessages;
+      ring->count--;
     } else {
       m.level = LogLevel::Warn;
-      m.size = static_cast<unsigned>(std::snprintf(m.text, sizeof m.text, "%u log messages lost", std::exchange(ring.lost, 0u)));
+      m.size = static_cast<unsigned>(std::snprintf(m.text, sizeof m.text, "%u log messages lost", std::exchange(ring->lost, 0u)));
     }
-    log_queued.store(ring.count, memory_order_relaxed);
-    ring.mu.unlock();
+    log_queued.store(ring->count, memory_order_relaxed);
+    ring->mu.unlock();
     hand_over(sink, m.level, std::string_view(m.text, m.size));
-    ring.mu.lock();
+    ring->mu.lock();
   }
-  ring.flushing = false;
-  ring.mu.unlock();
+  ring->flushing = false;
+  ring->mu.unlock();
 }
 
 void log_text(LogLevel level, std::string_view text) {
   log_flush();
-  ring.mu.lock();
-  const std::shared_ptr<const LogSink> sink = ring.sink;
-  ring.mu.unlock();
+  ring->mu.lock();
+  const std::shared_ptr<const LogSink> sink = ring->sink;
+  ring->mu.unlock();
   hand_over(sink, level, text);
 }
 
 void set_log_sink(LogSink sink) {
   auto next = sink ? std::make_shared<const LogSink>(std::move(sink)) : nullptr;
-  ring.mu.lock();
-  std::swap(ring.sink, next);
-  ring.mu.unlock();
+  ring->mu.lock();
+  std::swap(ring->sink, next);
+  ring->mu.unlock();
 }
 
 }  // namespace weft::rt

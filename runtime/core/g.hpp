@@ -69,6 +69,7 @@ struct GExtra {
   std::uint8_t started_before = kFresh;
   bool aside = false;          // runnable, found in a queue and kept out of it
   M* stands = nullptr;         // it was running: on this thread
+  G* held_link = nullptr;      // in Sched::held_first
 
   /// A goroutine that it starts gets something of it.
   bool hands_on() const { return !spawn.labels.empty() || (locals && locals->hands_on()); }

@@ -17,6 +17,7 @@
 #include "arch/stack_memory.hpp"
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/core/blocks.hpp"
 #include "runtime/core/guard.hpp"
 #include "runtime/core/run_slot.hpp"
@@ -40,7 +41,7 @@ struct State {
   char* staging = nullptr;
   std::size_t staging_bytes = 0;
 };
-State state;
+Immortal<State> state;
 std::atomic<bool> running{false};
 std::atomic<Emptied*> emptied{nullptr};
 
@@ -59,7 +60,7 @@ void fill_page(const StackSlot* s, std::uintptr_t word, char* page) {
 /// Whoever waits for it cannot go on without: the kernel is asked for a second.
 void put_back(const StackSlot* s, const char* bytes) {
   for (int tries = 0; tries < 1000; tries++) {
-    if (arch::put_page(state.fd, top_page(s), bytes)) return;
+    if (arch::put_page(state->fd, top_page(s), bytes)) return;
     ::usleep(1000);
   }
   fatalf("out of memory: a hibernated stack cannot be brought back (error %d)", errno);
@@ -80,8 +81,8 @@ void answer(std::uintptr_t at) {
   char* page = reinterpret_cast<char*>(at & ~(kPage - 1));
   StackSlot* s = find_stack(page);
   if (!s || page != top_page(s)) {
-    arch::clear_page(state.fd, page);
-    arch::wake_faults(state.fd, page);
+    arch::clear_page(state->fd, page);
+    arch::wake_faults(state->fd, page);
     return;
   }
   for (;;) {
@@ -101,17 +102,17 @@ void answer(std::uintptr_t at) {
       s->away.store(gp ? std::uintptr_t{gp->since} << 6 : 0, memory_order_release);  // [away] left alone
       push_emptied(block_of(w), away_bytes(w));
     } else {
-      arch::clear_page(state.fd, page);
+      arch::clear_page(state->fd, page);
       s->away.store(w, memory_order_release);  // [away]
     }
-    arch::wake_faults(state.fd, page);
+    arch::wake_faults(state->fd, page);
     return;
   }
 }
 
 void* handler_main(void*) {
   arch::name_this_thread("weft-pager");
-  for (std::uintptr_t at; arch::next_fault(state.fd, state.stop_fd, &at);)
+  for (std::uintptr_t at; arch::next_fault(state->fd, state->stop_fd, &at);)
     if (at) answer(at);
   return nullptr;
 }
@@ -147,19 +148,19 @@ Faults probe_faults(const char** why) {
 }
 
 bool faults_open(bool user_only) {
-  if (state.fd >= 0) return true;
-  state.fd = arch::open_faults(user_only);
-  if (state.fd < 0) return false;
-  state.stop_fd = ::eventfd(0, EFD_CLOEXEC);
-  if (state.stop_fd >= 0) return true;
-  arch::close_faults(state.fd);
-  state = {};
+  if (state->fd >= 0) return true;
+  state->fd = arch::open_faults(user_only);
+  if (state->fd < 0) return false;
+  state->stop_fd = ::eventfd(0, EFD_CLOEXEC);
+  if (state->stop_fd >= 0) return true;
+  arch::close_faults(state->fd);
+  *state = {};
   return false;
 }
 
 bool faults_start(bool user_only) {
   if (peek(running)) return true;
-  if (!faults_open(user_only) || arch::start_thread(&state.thread, handler_main, nullptr) != 0) return false;
+  if (!faults_open(user_only) || arch::start_thread(&state->thread, handler_main, nullptr) != 0) return false;
   running.store(true, memory_order_release);  // [away]
   return true;
 }
@@ -167,18 +168,18 @@ bool faults_start(bool user_only) {
 bool faults_running() { return running.load(memory_order_acquire); }  // [away]
 
 void faults_stop() {
-  if (state.fd < 0) return;
+  if (state->fd < 0) return;
   if (peek(running)) {
     const std::uint64_t one = 1;
-    (void)!::write(state.stop_fd, &one, sizeof one);
-    pthread_join(state.thread, nullptr);
+    (void)!::write(state->stop_fd, &one, sizeof one);
+    pthread_join(state->thread, nullptr);
     running.store(false, memory_order_relaxed);
   }
-  arch::close_faults(state.fd);  // nothing is watched any more
-  ::close(state.stop_fd);
-  if (state.staging) arch::release_range(state.staging, state.staging_bytes);
+  arch::close_faults(state->fd);  // nothing is watched any more
+  ::close(state->stop_fd);
+  if (state->staging) arch::release_range(state->staging, state->staging_bytes);
   free_emptied();
-  state = {};
+  *state = {};
   for (auto* n : {&taken, &resumed, &touched, &changed_mind}) n->store(0, memory_order_relaxed);
   away.store(0, memory_order_relaxed);
 }
@@ -209,17 +210,17 @@ bool Outgoing::begin(G* gp, StackSlot* s) {
 
 bool Outgoing::take(char* staging) {
   staging_ = staging;
-  if (arch::move_page(state.fd, staging, page_)) return true;
+  if (arch::move_page(state->fd, staging, page_)) return true;
   s_->away.store(was_, memory_order_release);  // [away]
   return false;
 }
 
 void Outgoing::finish(bool still) {
   if (!still || static_cast<char*>(g_->ctx) < s_->start() - bytes_) {
-    if (!arch::move_page(state.fd, page_, staging_)) put_back(s_, staging_);
+    if (!arch::move_page(state->fd, page_, staging_)) put_back(s_, staging_);
     changed_mind.fetch_add(1, memory_order_relaxed);
     s_->away.store(was_, memory_order_release);  // [away]
-    arch::wake_faults(state.fd, page_);
+    arch::wake_faults(state->fd, page_);
     return;
   }
   std::memcpy(block_, staging_ + (s_->start() - bytes_ - page_), bytes_);
@@ -276,23 +277,23 @@ StackImage stack_image(const G* gp) {
 bool watch_around(StackSlot* s) {
   char *lo = nullptr, *hi = nullptr;
   if (!stack_neighbourhood(s, &lo, &hi)) return false;
-  if (state.watched.count(lo)) return true;
-  if (!arch::watch_range(state.fd, lo, static_cast<std::size_t>(hi - lo))) return false;
-  state.watched.insert(lo);
+  if (state->watched.count(lo)) return true;
+  if (!arch::watch_range(state->fd, lo, static_cast<std::size_t>(hi - lo))) return false;
+  state->watched.insert(lo);
   return true;
 }
 
 char* staging_pages(std::size_t n) {
-  if (state.staging) return state.staging;
+  if (state->staging) return state->staging;
   bool needs_commit = false;
   char* p = arch::reserve_range(n * kPage, &needs_commit);
   if (!p) return nullptr;
-  if ((needs_commit && !arch::commit_range(p, n * kPage)) || !arch::watch_range(state.fd, p, n * kPage)) {
+  if ((needs_commit && !arch::commit_range(p, n * kPage)) || !arch::watch_range(state->fd, p, n * kPage)) {
     arch::release_range(p, n * kPage);
     return nullptr;
   }
-  state.staging = p;
-  state.staging_bytes = n * kPage;
+  state->staging = p;
+  state->staging_bytes = n * kPage;
   return p;
 }
 

@@ -11,6 +11,7 @@
 
 #include "arch/cpu.hpp"
 #include "runtime/base/check.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/core/blocks.hpp"
 
 namespace weft::rt {
@@ -27,7 +28,8 @@ struct Table {
   std::vector<RunSlot*> own;       // of single goroutines, by number - kShared
   std::vector<std::uint32_t> free;  // numbers of those that are nobody's
   std::size_t made = 0;
-} table;
+};
+Immortal<Table> table;
 
 RunSlot* make_slot(std::uint8_t cls) {
   StackSlot* stack = stack_acquire(nullptr, cls, 0);
@@ -50,7 +52,7 @@ RunSlot* shared_slot(std::uint32_t n, std::uint8_t cls) {
   s = shared[n].load(memory_order_relaxed);
   if (!s && (s = make_slot(cls))) {
     s->stack->next = n;
-    table.made++;
+    table->made++;
     shared[n].store(s, memory_order_release);  // [slot]
   }
   table_mu.unlock();
@@ -62,14 +64,14 @@ RunSlot* own_slot(std::uint8_t cls) {
   if (!s) return nullptr;
   s->own = true;
   table_mu.lock();
-  if (table.free.empty()) {
-    table.free.push_back(kShared + static_cast<std::uint32_t>(table.own.size()));
-    table.own.push_back(nullptr);
+  if (table->free.empty()) {
+    table->free.push_back(kShared + static_cast<std::uint32_t>(table->own.size()));
+    table->own.push_back(nullptr);
   }
-  s->stack->next = table.free.back();
-  table.own[s->stack->next - kShared] = s;
-  table.free.pop_back();
-  table.made++;
+  s->stack->next = table->free.back();
+  table->own[s->stack->next - kShared] = s;
+  table->free.pop_back();
+  table->made++;
   table_mu.unlock();
   return s;
 }
@@ -156,7 +158,7 @@ void run_slots_start([[maybe_unused]] bool traps) {
 RunSlot* run_slot_of(const StackSlot* s) {
   if (s->next < kShared) return shared[s->next].load(memory_order_acquire);  // [slot]
   table_mu.lock();
-  RunSlot* slot = table.own[s->next - kShared];
+  RunSlot* slot = table->own[s->next - kShared];
   table_mu.unlock();
   return slot;
 }
@@ -199,9 +201,9 @@ G* release_slot(RunSlot* s) {
   if (s->own && !s->resident) {
     StackSlot* stack = s->stack;
     table_mu.lock();
-    table.own[stack->next - kShared] = nullptr;
-    table.free.push_back(stack->next);
-    table.made--;
+    table->own[stack->next - kShared] = nullptr;
+    table->free.push_back(stack->next);
+    table->made--;
     table_mu.unlock();
     delete s;
     stack_release(nullptr, stack);
@@ -240,7 +242,7 @@ void open_for_reading(const G* gp, bool open) {
 }
 
 void run_slots_stop() {
-  if (table.made == 0) {
+  if (table->made == 0) {
     blocks_stop();
     return;
   }
@@ -249,7 +251,7 @@ void run_slots_stop() {
       unmake(s);
       at.store(nullptr, memory_order_relaxed);
     }
-  for (RunSlot*& s : table.own)
+  for (RunSlot*& s : table->own)
     if (s && !s->busy) {
       if (s->trapped) set_trap(s, false);
       unmake(s);
@@ -257,16 +259,16 @@ void run_slots_stop() {
     }
   // What abandoned goroutines run on stays, out of the table's sight: they never come back to it.
   for (std::atomic<RunSlot*>& at : shared) at.store(nullptr, memory_order_relaxed);
-  table.own.clear();
-  table.free.clear();
-  table.made = 0;
+  table->own.clear();
+  table->free.clear();
+  table->made = 0;
   blocks_stop();
 }
 
 RunSlotStats run_slot_stats() {
   RunSlotStats st;
   table_mu.lock();
-  st.slots = table.made;
+  st.slots = table->made;
   table_mu.unlock();
   const BlockStats b = block_stats();
   st.copied_out = b.count;

@@ -383,8 +383,8 @@ WEFT_NOINLINE bool own_stack(const void** lo, const void** hi) {
 }
 
 void stack_of(std::uint64_t goid, StackFn f, void* arg) {
-  const G* gp = find_g(goid);
-  if (!gp || !gp->extra || gp->extra->held == 0)
+  const G* gp = held_g(goid);
+  if (!gp)
     panic("weft: gc::stack_of goroutine " + std::to_string(goid) + ", which is not suspended");
   view_suspended(gp, f, arg);
 }

@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "arch/stack_memory.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/obs/sink.hpp"
@@ -31,7 +32,7 @@ struct Depth {
 
 int pagemap = -1;
 std::mutex mu;
-std::map<const void*, Depth> found;
+Immortal<std::map<const void*, Depth>> found;
 
 /// Bytes from the lowest page that is there to the top; 0: not known.
 std::size_t depth_of(const StackSlot* s) {
@@ -54,7 +55,7 @@ void on_bound(StackSlot* s) { arch::empty_range(s->lo, s->bytes()); }
 void on_ended(const G* gp, const StackSlot* s) {
   const std::size_t depth = depth_of(s);
   std::lock_guard lock(mu);
-  Depth& d = found[gp->site];
+  Depth& d = (*found)[gp->site];
   d.goroutines++;
   d.deepest = std::max(d.deepest, depth);
   d.has = std::max(d.has, s->limit());
@@ -72,7 +73,7 @@ std::vector<StackSite> sites() {
   std::vector<StackSite> all;
   std::lock_guard lock(mu);
   SymbolCache cache;
-  for (const auto& [site, d] : found) {
+  for (const auto& [site, d] : *found) {
     StackSite s;
     s.site = site;
     const SourceFrame at = creation_site(site, cache, nullptr);
@@ -106,7 +107,7 @@ void stack_depth_stop() {
   if (pagemap >= 0) ::close(pagemap);
   pagemap = -1;
   std::lock_guard lock(mu);
-  found.clear();
+  found->clear();
 }
 
 void report_stack_depths() {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "arch/sanitizer.hpp"
+#include "runtime/base/immortal.hpp"
 
 #if defined(WEFT_HAVE_LIBBACKTRACE)
 #include <backtrace.h>
@@ -80,12 +81,12 @@ constexpr std::string_view kHiddenModules[] = {"libstdc++.so", "libgcc_s.so", "l
 
 /// The folder above runtime/, spelled as debug information spells it.
 const std::string& source_root() {
-  static const std::string root = [] {
+  static Immortal<const std::string> root(std::in_place, [] {
     const std::string path = clean_path(__FILE__);
     const std::size_t at = path.rfind("runtime/obs/");
     return path.substr(0, at == std::string::npos ? 0 : at);
-  }();
-  return root;
+  });
+  return *root;
 }
 
 /// The text from `at` up to the comma or bracket that ends a template argument.

@@ -41,6 +41,7 @@
 #include "arch/registers.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/collector.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
@@ -163,7 +164,7 @@ void never_freeze(M* mp) {
 namespace {
 
 // Of the freeze under way. Sched::freezing held.
-std::vector<M*> ms_there;
+Immortal<std::vector<M*>> ms_there;
 std::int64_t asked_at = 0, stood_at = 0;
 
 /// Locks Sched::freezing. Not asleep in the lock itself: there TSan would hold back the signal of who has it.
@@ -178,19 +179,19 @@ void list_ms() {
     sched.mu.lock();
     std::size_t n = 0;
     for (const M* mp = sched.all_ms; mp; mp = mp->all_link) n++;
-    if (n <= ms_there.capacity()) break;
+    if (n <= ms_there->capacity()) break;
     sched.mu.unlock();
-    ms_there.reserve(n + n / 2 + 16);
+    ms_there->reserve(n + n / 2 + 16);
   }
-  ms_there.clear();
-  for (M* mp = sched.all_ms; mp; mp = mp->all_link) ms_there.push_back(mp);
+  ms_there->clear();
+  for (M* mp = sched.all_ms; mp; mp = mp->all_link) ms_there->push_back(mp);
 }
 
 }  // namespace
 
 NotFrozen::NotFrozen() { wait_for_turn(); }
 
-FrozenMs frozen_ms() { return {ms_there.data(), ms_there.size()}; }
+FrozenMs frozen_ms() { return {ms_there->data(), ms_there->size()}; }
 
 bool freeze_world() {
   wait_for_turn();
@@ -198,13 +199,13 @@ bool freeze_world() {
   M* self = current_m();
   const std::uint32_t round = begin_asking();
   list_ms();
-  if (!ms_there.empty() && !arch::interrupts_install(on_interrupt)) {
+  if (!ms_there->empty() && !arch::interrupts_install(on_interrupt)) {
     sched.mu.unlock();
     sched.freezing.unlock();
     return false;
   }
   sched.frozen.fetch_add(1, memory_order_seq_cst);  // [freeze]
-  for (M* mp : ms_there)
+  for (M* mp : *ms_there)
     if (mp != self && !mp->asleep.load(memory_order_seq_cst)) ask_to_stand(mp, round);  // [freeze]
   sched.mu.unlock();
   const bool all = all_stand(round);
@@ -253,14 +254,28 @@ void let_stand_end(M* mp) {
   arch::futex_wake(mp->suspended, 1);
 }
 
+void list_held(G* gp) {
+  NotFrozen alone;
+  gp->extra->held_link = std::exchange(sched.held_first, gp);
+  sched.held++;
+}
+
+void unlist_held(G* gp) {
+  NotFrozen alone;
+  G** at = &sched.held_first;
+  while (*at != gp) at = &(*at)->extra->held_link;
+  *at = gp->extra->held_link;
+  sched.held--;
+}
+
 /// World stopped. False: its thread does not come, and runs on.
 bool hold(G* gp) {
   if (!gp->extra) gp->extra = new GExtra{};
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
   if (gp->extra->held++ > 0) return true;
-  sched.held++;
   if (s == GStatus::Waiting || s == GStatus::Runnable) {
     keep_in_queue(gp);
+    list_held(gp);
     return true;
   }
   M* mp = gp->m;
@@ -276,15 +291,16 @@ bool hold(G* gp) {
       let_stand_end(mp);
       gp->extra->stands = nullptr;
       gp->extra->held = 0;
-      sched.held--;
       return false;
     }
   }
-  if (running_on(mp) == gp) return true;
-  // It has just been queued for want of a P.
-  gp->extra->stands = nullptr;
-  let_stand_end(mp);
-  keep_in_queue(gp);
+  if (running_on(mp) != gp) {
+    // It has just been queued for want of a P.
+    gp->extra->stands = nullptr;
+    let_stand_end(mp);
+    keep_in_queue(gp);
+  }
+  list_held(gp);
   return true;
 }
 
@@ -292,7 +308,7 @@ bool hold(G* gp) {
 void let_on(G* gp) {
   GExtra* x = gp->extra;
   if (--x->held > 0) return;
-  sched.held--;
+  unlist_held(gp);
   if (M* mp = std::exchange(x->stands, nullptr)) {
     let_stand_end(mp);
     return;
@@ -328,6 +344,15 @@ bool put_aside_if_held(G* gp) {
   if (!gp->extra || !gp->extra->held) return false;
   gp->extra->aside = true;
   return true;
+}
+
+G* held_g(std::uint64_t id) {
+  const bool mine = frozen_here();
+  if (!mine) wait_for_turn();
+  G* gp = sched.held_first;
+  while (gp && gp->id != id) gp = gp->extra->held_link;
+  if (!mine) sched.freezing.unlock();
+  return gp;
 }
 
 bool suspend_g(std::uint64_t id) {

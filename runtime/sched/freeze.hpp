@@ -33,6 +33,9 @@ class NotFrozen {
 /// The descriptor of `id`, or null. Suspended goroutines stay found.
 G* find_g(std::uint64_t id);
 
+/// The descriptor of `id` if it is suspended, else null; it stays so until its resume(). From any thread, the world running or frozen.
+G* held_g(std::uint64_t id);
+
 /// False: no such goroutine; or its thread did not come.
 bool suspend_g(std::uint64_t id);
 bool resume_g(std::uint64_t id);

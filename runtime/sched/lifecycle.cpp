@@ -397,6 +397,8 @@ void sched_shutdown() {
   sched.searching.store(0, memory_order_relaxed);
   sched.global.free_all();
   sched.global_size.store(0, memory_order_relaxed);
+  sched.held = 0;
+  sched.held_first = nullptr;
   sched.stackless = {};
   sched.stackless_count.store(0, memory_order_relaxed);
   sched.stackless_since = 0;

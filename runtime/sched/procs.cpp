@@ -24,6 +24,7 @@
 
 #include "arch/cgroup.hpp"
 #include "arch/thread.hpp"
+#include "runtime/base/immortal.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
@@ -46,7 +47,7 @@ struct Default {
   bool use_quota = true;               // since boot
   bool follow = true;
 };
-Default how_many;
+Immortal<Default> how_many;
 
 int least_of(int cpus, int quota) {
   if (quota > 0 && quota < kQuotaLeast) quota = kQuotaLeast;
@@ -55,55 +56,55 @@ int least_of(int cpus, int quota) {
 }
 
 void forget_groups() {
-  std::lock_guard l(how_many.mu);
-  how_many.found = false;
+  std::lock_guard l(how_many->mu);
+  how_many->found = false;
 }
 
 int wanted() {
-  const int n = peek(how_many.fixed);
+  const int n = peek(how_many->fixed);
   return n ? n : default_procs();
 }
 
 void follow() {
   {
     Inside inside;
-    for (int n = wanted();; n = peek(how_many.fixed)) {
+    for (int n = wanted();; n = peek(how_many->fixed)) {
       change_procs(n);
-      const int now = peek(how_many.fixed);
+      const int now = peek(how_many->fixed);
       if (now == 0 || now == n) break;
     }
   }
-  how_many.following.store(false, memory_order_relaxed);
+  how_many->following.store(false, memory_order_relaxed);
 }
 
 }  // namespace
 
 int default_procs() {
-  std::lock_guard l(how_many.mu);
-  if (!std::exchange(how_many.found, true)) how_many.quota.find();
-  return least_of(arch::allowed_cpus(), how_many.use_quota ? how_many.quota.cpus() : 0);
+  std::lock_guard l(how_many->mu);
+  if (!std::exchange(how_many->found, true)) how_many->quota.find();
+  return least_of(arch::allowed_cpus(), how_many->use_quota ? how_many->quota.cpus() : 0);
 }
 
 int procs_at_boot(const Config& config) {
-  how_many.use_quota = !debug_has(config, "nocgroup");
-  how_many.follow = !debug_has(config, "fixedprocs");
-  how_many.following.store(false, memory_order_relaxed);
-  how_many.looked_at = arch::clock_now();
-  how_many.fixed.store(config.procs, memory_order_relaxed);
+  how_many->use_quota = !debug_has(config, "nocgroup");
+  how_many->follow = !debug_has(config, "fixedprocs");
+  how_many->following.store(false, memory_order_relaxed);
+  how_many->looked_at = arch::clock_now();
+  how_many->fixed.store(config.procs, memory_order_relaxed);
   forget_groups();
   return wanted();
 }
 
-void procs_fix(int n) { how_many.fixed.store(n, memory_order_relaxed); }
+void procs_fix(int n) { how_many->fixed.store(n, memory_order_relaxed); }
 
 void procs_look(std::int64_t now) {
-  if (now - how_many.looked_at < procs_period_ns) return;
-  how_many.looked_at = now;
-  if (peek(how_many.fixed) != 0 || !how_many.follow || peek(how_many.following)) return;
+  if (now - how_many->looked_at < procs_period_ns) return;
+  how_many->looked_at = now;
+  if (peek(how_many->fixed) != 0 || !how_many->follow || peek(how_many->following)) return;
   if (default_procs() == static_cast<int>(ps_in_use())) return;
-  how_many.following.store(true, memory_order_relaxed);
+  how_many->following.store(true, memory_order_relaxed);
   // Refused a stack: next time.
-  if (!weft::try_go({.name = "weft: procs"}, follow)) how_many.following.store(false, memory_order_relaxed);
+  if (!weft::try_go({.name = "weft: procs"}, follow)) how_many->following.store(false, memory_order_relaxed);
 }
 
 }  // namespace weft::rt

@@ -100,6 +100,7 @@ struct Sched {
   std::atomic<std::uint64_t> freeze_left{0};  // number of the asking, and how many are yet to stand
   Note freeze_note;
   Relaxed<std::uint32_t> held;  // suspended goroutines; changed with the world stopped
+  G* held_first = nullptr;      // they themselves; changed with the world stopped, too, and under `freezing`
   std::atomic<std::uint32_t> to_come{0};  // goroutines asked to say when they are at a safepoint (gc::at_next_safepoint)
 
   // --- the host's event loop (host_loop.cpp) ---

@@ -23,7 +23,7 @@ void with_refused(std::uint64_t first, std::uint64_t last, int procs, Body body)
 
 /// Work for all kinds of threads: on Ps, in blocking calls, locked.
 void everybody_works() {
-  std::atomic<int> done{0};
+  std::atomic<int> done{0}, blocked{0};
   constexpr int kEach = 8;
   for (int i = 0; i < kEach; i++) {
     go([&] {
@@ -31,7 +31,9 @@ void everybody_works() {
       done++;
     });
     go([&] {
-      blocking([] { ::usleep(2000); });
+      blocking([&] {  // each on a thread of its own
+        for (blocked++; blocked < kEach;) ::usleep(500);
+      });
       done++;
     });
     go([&] {

@@ -231,9 +231,9 @@ TEST(Copyable, LockedToAThreadAndPreempted) {
 }
 
 TEST(Copyable, GoexitAndStopUnwindIt) {
-  int destroyed = 0;
+  std::atomic<int> destroyed = 0;
   struct Counts {
-    int* n;
+    std::atomic<int>* n;
     ~Counts() { ++*n; }
   };
   const StopResult r = in_runtime({.procs = 2, .seed = 1}, [&] {

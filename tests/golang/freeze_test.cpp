@@ -42,7 +42,8 @@ TEST(Freeze, NobodyMovesWhileTheWorldIsFrozenAndEverybodyAfterwards) {
       constexpr int kSpinners = 8;
       std::array<Counter, kSpinners> n{};
       std::atomic<bool> stop{false};
-      for (int i = 0; i < kSpinners; i++) go([&, i] { spin(n[i], stop, i % 4); });
+      WaitGroup wg;
+      for (int i = 0; i < kSpinners; i++) wg.go([&, i] { spin(n[i], stop, i % 4); });
       for (auto& c : n) eventually([&] { return c != 0; });
       for (int round = 0; round < scaled(25, 8); round++) {
         ASSERT_TRUE(gc::freeze_world());
@@ -55,6 +56,7 @@ TEST(Freeze, NobodyMovesWhileTheWorldIsFrozenAndEverybodyAfterwards) {
       const std::uint64_t before = n[0];
       EXPECT_TRUE(eventually([&] { return n[0] != before; }));
       stop = true;
+      wg.wait();
     });
   }
 }
@@ -131,7 +133,8 @@ TEST(Freeze, AtASafepointStopNobodyWithAPRuns) {
     in_run({procs, 1}, [] {
       Counter n{0};
       std::atomic<bool> stop{false};
-      for (int i = 0; i < 6; i++) go([&] { spin(n, stop, 3); });
+      WaitGroup wg;
+      for (int i = 0; i < 6; i++) wg.go([&] { spin(n, stop, 3); });
       eventually([&] { return n != 0; });
       for (int i = 0; i < 20; i++) {
         gc::stop_world();
@@ -140,6 +143,7 @@ TEST(Freeze, AtASafepointStopNobodyWithAPRuns) {
         yield();
       }
       stop = true;
+      wg.wait();
     });
   }
 }
@@ -148,8 +152,9 @@ TEST(Freeze, AStopLeavesMostGoroutinesOnTheirThreads) {  // 66
   in_run({2, 1}, [] {
     std::atomic<bool> stop{false};
     std::array<std::atomic<pid_t>, 2> where{};
+    WaitGroup wg;
     for (auto& w : where)
-      go([&] {
+      wg.go([&] {
         while (!stop) {
           w = thread_now();
           safepoint();
@@ -176,6 +181,7 @@ TEST(Freeze, AStopLeavesMostGoroutinesOnTheirThreads) {  // 66
       stop = true;
     });
     blocking([&] { stopper.join(); });
+    wg.wait();
     EXPECT_GE(same * 4, all * 3) << same << " of " << all;
   });
 }
