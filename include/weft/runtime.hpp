@@ -76,7 +76,9 @@ struct Config {
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   std::chrono::milliseconds hibernate_after{1000};  ///< stacks parked for longer may be taken out of memory
-  std::size_t hibernate_target = 0;    ///< while more bytes than this are resident, after 20 ms already; 0: no such target
+  /// While more bytes than this are resident, after 20 ms already; beyond an eighth more, goroutines that need a fresh stack start only as
+  /// fast as others hibernate (and 1,000 a round, so that nobody waits for ever). 0: no such target.
+  std::size_t hibernate_target = 0;
   std::size_t stacks_bytes_max = 0;    ///< address space of all stacks together; beyond it goroutines wait for a stack. 0: no limit
   std::string crash_output = {};       ///< file to which the report of a process that dies is appended, beside stderr; empty: none
   bool use_env = true;                 ///< false: WEFT_* variables are ignored

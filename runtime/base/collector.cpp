@@ -11,12 +11,12 @@ gc::Collector collector;
 Relaxed<bool> collector_attached;
 Relaxed<bool> values_made;
 #ifndef NDEBUG
-void (*value_check)() = nullptr;
+std::atomic<void (*)()> value_check{nullptr};
 #endif
 
 void* value_try_new(std::size_t bytes, std::size_t align) noexcept {
 #ifndef NDEBUG
-  if (value_check) value_check();
+  if (void (*const check)() = peek(value_check)) check();
 #endif
   if (WEFT_UNLIKELY(collector.allocate != nullptr)) return collector.allocate(bytes, align);
   if (!values_made) values_made = true;

@@ -18,7 +18,7 @@ extern Relaxed<bool> values_made;
 
 #ifndef NDEBUG
 /// Builds with checks: called before each block for values.
-extern void (*value_check)();
+extern std::atomic<void (*)()> value_check;
 #endif
 
 /// value_new() that answers null instead of throwing.

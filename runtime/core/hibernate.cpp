@@ -215,13 +215,13 @@ bool Outgoing::take(char* staging) {
   return false;
 }
 
-void Outgoing::finish(bool still) {
+bool Outgoing::finish(bool still) {
   if (!still || static_cast<char*>(g_->ctx) < s_->start() - bytes_) {
     if (!arch::move_page(state->fd, page_, staging_)) put_back(s_, staging_);
     changed_mind.fetch_add(1, memory_order_relaxed);
     s_->away.store(was_, memory_order_release);  // [away]
     arch::wake_faults(state->fd, page_);
-    return;
+    return false;
   }
   std::memcpy(block_, staging_ + (s_->start() - bytes_ - page_), bytes_);
   // From here on only g0 starts it, and brings its page back first.
@@ -230,6 +230,7 @@ void Outgoing::finish(bool still) {
   taken.fetch_add(1, memory_order_relaxed);
   s_->away.store(reinterpret_cast<std::uintptr_t>(block_) | bytes_ / 64, memory_order_release);  // [away]
   block_ = nullptr;
+  return true;
 }
 
 void Outgoing::clean_up() {

@@ -62,8 +62,8 @@ class Outgoing {
   bool begin(G* gp, StackSlot* s);
   /// Takes the page to `staging`. False: refused; over.
   bool take(char* staging);
-  /// `still`: its goroutine is parked as it was. Keeps its live bytes, or moves the page back.
-  void finish(bool still);
+  /// `still`: its goroutine is parked as it was. Keeps its live bytes, or moves the page back (false).
+  bool finish(bool still);
   /// After the last of a batch: gives back what was not needed. (Takes a lock: somebody who holds it may be waiting for a page until then.)
   void clean_up();
 

@@ -35,6 +35,7 @@ inline constexpr std::size_t kStackClassBytes[kStackClasses] = {16 << 10, 64 << 
 // Installing 4 pages costs what 1 does, 16 hardly more; a frame larger than this can jump over the guard unless it was
 // compiled with -fstack-clash-protection.
 inline constexpr std::size_t kStackGuardBytes[kStackClasses] = {4 << 10, 16 << 10, 32 << 10, 64 << 10};
+inline constexpr unsigned kStacksAtOnce = 32;  // are carved
 inline constexpr std::uint8_t kOwnMapping = 255;  // "class" of a stack above 1 MiB
 inline constexpr std::size_t kOwnGuardBytes = 256 << 10;
 inline constexpr std::size_t kStackBytesMax = std::size_t{1} << 30;
@@ -115,6 +116,12 @@ WEFT_ALWAYS_INLINE void stack_release(StackCache* cache, StackSlot* s) {
   stack_release_slow(cache, s);
 }
 
+/// More is resident than was asked for (sched/hibernator.cpp): pages of stacks that are given back go back to the kernel. Changed under Sched::mu.
+extern std::atomic<bool> memory_short;
+
+/// One that somebody has had already: it commits no page that is not committed. A hint.
+bool stack_at_hand(const StackCache* cache, std::uint8_t cls);
+
 /// Everything in the cache goes to the central list (a P is retired).
 void stack_flush(StackCache* cache, std::uint8_t cls);
 
@@ -144,6 +151,8 @@ extern void (*canary_reporter)(StackSlot* s, G* owner);
 bool stacks_start(GuardKind forced, std::size_t bytes_max = 0);
 /// Gives back the pages of stacks that nobody has wanted for a second, some at a time. Returns when to call it again.
 std::int64_t stacks_trim(std::int64_t now);
+/// The same at once, for all but a few.
+void stacks_trim_all();
 /// Unmaps every reservation none of whose stacks is bound (owner set); of the others, empties the stacks that are not.
 /// Called when the runtime has stopped; caches of Ps are not to be used again.
 void stacks_stop();

@@ -6,7 +6,8 @@
 //              side table of slots is a mapping of the same capacity beside it: it grows by being touched and never
 //              moves.
 // Trimming     Of the central list's cold end, what was not wanted for a second: its pages go back in batches (sysmon), and it
-//              moves to the cold list, which is used up last. Fewer than kTrimLeast stay as they are.
+//              moves to the cold list, which is used up last. Fewer than kTrimLeast stay as they are. While memory is short
+//              (hibernator.cpp) all others go at once.
 // Carving      A batch is claimed under the lock and guarded without it: 32 guards are 20 us.
 // Own          Stacks above 1 MiB: a mapping each, and an entry of `own` that a reader can check without a lock.
 // Locks        pool_mu guards the lists, the claims and the own entries' free list. Readers of reservations, ready
@@ -29,13 +30,14 @@
 
 namespace weft::rt {
 
+std::atomic<bool> memory_short{false};
 void (*stack_bound_hook)(StackSlot* s) = nullptr;
 void (*stack_ended_hook)(const G* gp, const StackSlot* s) = nullptr;
 void (*canary_reporter)(StackSlot* s, G* owner) = nullptr;
 
 namespace {
 
-constexpr unsigned kBatch = 32;
+constexpr unsigned kBatch = kStacksAtOnce;
 constexpr unsigned kReservations = 64;
 constexpr unsigned kIndexBits = 26;  // of a slot's place in its reservation; kReservations take the other 6
 constexpr std::size_t kStacksWished[kStackClasses] = {16u << 20, 16u << 20, 16u << 20, 4u << 20};
@@ -471,6 +473,36 @@ WEFT_NOINLINE StackSlot* stack_acquire_slow(StackCache* cache, std::uint8_t cls,
   return s;
 }
 
+bool stack_at_hand(const StackCache* cache, std::uint8_t cls) {
+  if (cache && cache->cls == cls && cache->count > 0) return true;
+  const Lock lock;
+  return pool.central[cls].count > 0;
+}
+
+namespace {
+
+constexpr std::size_t kTrimAtOnce = 256;
+
+// At most kMost that are nobody's, and in no list: no lock while the kernel works.
+template <std::size_t kMost>
+WEFT_NOINLINE void give_pages_back(unsigned cls, StackSlot* const* some, std::size_t n) {
+  arch::Range ranges[kMost] = {};
+  std::size_t k = 0;
+  for (std::size_t i = 0; i < n; i++)
+    if (some[i]->used && some[i]->guard != GuardKind::Hole) ranges[k++] = {some[i]->lo, some[i]->bytes()};  // there a page that is gone is a guard
+  const bool emptied = arch::empty_ranges(ranges, k);
+  const Lock lock;
+  for (std::size_t i = 0; i < n; i++) {
+    StackSlot* s = some[i];
+    if (emptied && s->guard != GuardKind::Hole) s->used = false;
+    pool.cold[cls].push(place_of(s));
+    pool.central_count++;
+  }
+  pool.trimmed += k;
+}
+
+}  // namespace
+
 WEFT_NOINLINE void stack_release_slow(StackCache* cache, StackSlot* s) {
   s->kind = StackKind::Growable;
   if (s->guard == GuardKind::Canary && !canary_intact(s)) {
@@ -483,7 +515,9 @@ WEFT_NOINLINE void stack_release_slow(StackCache* cache, StackSlot* s) {
     if (cache->count == StackCache::kCapacity) {
       // The coldest half goes.
       constexpr unsigned kHalf = StackCache::kCapacity / 2;
-      {
+      if (WEFT_UNLIKELY(peek(memory_short))) {
+        give_pages_back<kHalf>(s->cls, cache->slots, kHalf);  // a goroutine's stack: a small frame
+      } else {
         const Lock lock;
         for (unsigned i = 0; i < kHalf; i++) push_central(cache->slots[i]);
       }
@@ -570,8 +604,7 @@ std::int64_t stacks_trim(std::int64_t now) {
   constexpr std::int64_t kPeriod = 1'000'000'000;
   constexpr std::int64_t kSoon = 1'000'000;
   constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
-  constexpr std::size_t kAtOnce = 256;
-  StackSlot* some[kAtOnce];
+  StackSlot* some[kTrimAtOnce];
   std::int64_t next = kForever;
   for (unsigned c = 0; c < kStackClasses; c++) {
     std::size_t n = 0;
@@ -584,7 +617,7 @@ std::int64_t stacks_trim(std::int64_t now) {
       PlaceList& hot = pool.central[c];
       std::size_t idle = std::min(pool.least[c], hot.count);
       if (idle >= kTrimLeast) {
-        n = std::min(idle, kAtOnce);
+        n = std::min(idle, kTrimAtOnce);
         for (std::size_t i = 0; i < n; i++) some[i] = unpack(hot.at[i]);
         std::memmove(hot.at, hot.at + n, (hot.count - n) * sizeof *hot.at);
         hot.count -= n;
@@ -595,23 +628,26 @@ std::int64_t stacks_trim(std::int64_t now) {
       pool.least[c] = pool.looked_at == 0 ? idle : hot.count;
       if (hot.count >= kTrimLeast) next = std::min(next, now + (pool.looked_at == 0 ? kSoon : kPeriod));
     }
-    if (n == 0) continue;
-    // They are nobody's now: no lock while the kernel works.
-    arch::Range ranges[kAtOnce];
-    std::size_t k = 0;
-    for (std::size_t i = 0; i < n; i++)
-      if (some[i]->used && some[i]->guard != GuardKind::Hole) ranges[k++] = {some[i]->lo, some[i]->bytes()};  // there a page that is gone is a guard
-    const bool emptied = arch::empty_ranges(ranges, k);
-    const Lock lock;
-    for (std::size_t i = 0; i < n; i++) {
-      StackSlot* s = some[i];
-      if (emptied && s->guard != GuardKind::Hole) s->used = false;
-      pool.cold[c].push(place_of(s));
-      pool.central_count++;
-    }
-    pool.trimmed += k;
+    if (n != 0) give_pages_back<kTrimAtOnce>(c, some, n);
   }
   return next;
+}
+
+void stacks_trim_all() {
+  StackSlot* some[kTrimAtOnce];
+  for (unsigned c = 0; c < kStackClasses; c++)
+    for (;;) {
+      std::size_t n = 0;
+      {
+        const Lock lock;
+        PlaceList& hot = pool.central[c];
+        while (hot.count > kTrimLeast && n < kTrimAtOnce) some[n++] = unpack(hot.at[--hot.count]);
+        pool.central_count -= n;
+        pool.least[c] = std::min(pool.least[c], hot.count);
+      }
+      if (n == 0) break;
+      give_pages_back<kTrimAtOnce>(c, some, n);
+    }
 }
 
 void stacks_stop() {

@@ -252,6 +252,16 @@ void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
   }
 }
 
+/// One that is wholly parked, or not started.
+void view_parked(StackView& v, const G* gp, gc::StackFn f, void* arg) {
+  const StackSlot* s = gp->stack;
+  if (s && whole(s).holds(to_word(gp->ctx)))
+    place_parked(v, gp, s, {to_word(gp->ctx), to_word(s->hi)});
+  else
+    place(v, s, {});
+  f(v, arg);
+}
+
 /// A goroutine whose stack no thread stands in; or, unless the world is frozen, one that runs on.
 void view_goroutine(const G* gp, const Self& self, bool frozen, gc::StackFn f, void* arg) {
   const GStatus status = gp->status.load(memory_order_acquire);  // [status]
@@ -272,10 +282,8 @@ void view_goroutine(const G* gp, const Self& self, bool frozen, gc::StackFn f, v
     v.where = gc::Where::Moving;
     f(v, arg);
     return;
-  } else if (s && whole(s).holds(to_word(gp->ctx))) {
-    live = {to_word(gp->ctx), to_word(s->hi)};
-    place_parked(v, gp, s, live);
-    f(v, arg);
+  } else {
+    view_parked(v, gp, f, arg);
     return;
   }
   place(v, s, live);
@@ -313,7 +321,9 @@ WEFT_NOINLINE void view_suspended(const G* gp, gc::StackFn f, void* arg) {
   const Self nobody{nullptr, 0};
   const M* mp = gp->extra->stands;
   if (!mp) {
-    view_goroutine(gp, nobody, true, f, arg);
+    // The world was stopped when it was suspended: no thread is on its way out of it.
+    StackView v = view_of(gp);
+    view_parked(v, gp, f, arg);
     return;
   }
   const Seat seat = seat_of(mp, nobody);

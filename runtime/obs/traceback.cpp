@@ -224,9 +224,20 @@ FrameList Frames::list() {
 
 void collect_own_frames(Frames* out) { arch::walk_here(take_frame, out); }
 
+namespace {
+
+// Where its frames are. Of a world that could not be stopped it may be changing: all that is read from there is checked.
+struct Place {
+  StackSlot* stack;
+  arch::Context ctx;
+};
+WEFT_NO_SANITIZE WEFT_NOINLINE Place place_of(const G* gp) { return {gp->stack, gp->ctx}; }
+
+}  // namespace
+
 bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames* out) {
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
-  const StackSlot* stack = gp->stack;
+  const auto [stack, ctx] = place_of(gp);
   if (s == GStatus::Dead || !gp->started || !stack) return false;
   arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
   if (s == GStatus::Syscall) {
@@ -237,7 +248,6 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
     return out->count > 0;
   }
   if (s != GStatus::Waiting && s != GStatus::Runnable) return false;
-  const arch::Context ctx = gp->ctx;
   if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
   if (at < bounds.lo || at >= bounds.hi) return false;

@@ -527,7 +527,7 @@ void start_world() {
 bool freeze_world() {
   begin_stop("freeze_world");
 #ifndef NDEBUG
-  value_check = check_not_frozen;
+  value_check.store(check_not_frozen, memory_order_relaxed);
 #endif
   keep_p(1);
   if (!rt::freeze_world()) {

@@ -4,6 +4,9 @@
 //            (`auto`: also its own accesses). Parked for Config::hibernate_after, or, while more than Config::hibernate_target bytes are
 //            resident, for kHurry. Never: goroutine 1, stacks above 1 MiB, who is locked to a thread or is on a copyable stack,
 //            Spawn{.hibernate = Hibernate::Off}, and who has more live bytes than its top page holds.
+// Held back  While an eighth more than the target is resident, stacks that nobody has had yet are given out only as others are taken: who is to
+//            start waits in Sched::stackless, as for memory that the kernel refuses. A round that takes none still lets kTrickle start: those
+//            that run may be waiting for them.
 // Round      All descriptors are looked at without a lock: whom that finds is only a candidate. In batches: pages out, a barrier, and then
 //            each is asked for again (hibernate.hpp). "Parked as it was": its status is Waiting, since and context are what they were,
 //            and no M is on its way out of it: neither runs it nor has it as the one that it has left last. That one's context may be
@@ -36,6 +39,8 @@ namespace {
 constexpr std::uint64_t kThreshold = 1000;
 constexpr std::uint32_t kHurry = 20;           // ms
 constexpr std::size_t kBatch = 16;
+constexpr std::size_t kTrickle = 1000;
+constexpr std::int64_t kTargetLook = 5'000'000;  // ns: how often what is resident is compared with the target
 constexpr std::int64_t kMs = 1'000'000;
 
 struct Hibernator {
@@ -106,7 +111,40 @@ bool parked_as_it_was(const Candidate& c, const StackSlot* s) {
   return true;
 }
 
-void take_batch(const Candidate* cs, std::size_t n, char* staging) {
+/// So many more get a new stack.
+void let_start(std::size_t n) {
+  GList some;
+  sched.mu.lock();
+  sched.starts_allowed.fetch_add(static_cast<std::int64_t>(n), memory_order_relaxed);
+  while (some.count < n) {
+    G* gp = sched.stackless.pop();
+    if (!gp) break;
+    some.push(gp);
+  }
+  sched.mu.unlock();
+  if (some.count == 0) return;
+  const unsigned many = some.count;
+  put_global_list(some);
+  // Counted until they are queued: never nowhere for the one who looks for a deadlock.
+  sched.mu.lock();
+  sched.stackless_count.store(sched.stackless.count, memory_order_relaxed);
+  sched.mu.unlock();
+  wake_one();
+  if (many > 1) wake_one();
+}
+
+void hold_starts(bool on) {
+  if (on == peek(memory_short)) return;
+  sched.mu.lock();
+  sched.starts_allowed.store(0, memory_order_relaxed);
+  sched.stackless_since = 0;
+  memory_short.store(on, memory_order_relaxed);
+  sched.mu.unlock();
+  if (!on) let_start(sched.stackless.count + std::size_t{1});
+}
+
+/// Returns how many it took.
+std::size_t take_batch(const Candidate* cs, std::size_t n, char* staging) {
   Outgoing out[kBatch];
   const Candidate* of[kBatch];
   StackSlot* stacks[kBatch];
@@ -124,13 +162,27 @@ void take_batch(const Candidate* cs, std::size_t n, char* staging) {
   for (std::size_t i = 0; i < k; i++) have[i] = out[i].take(staging + i * arch::kPageBytes);
   // Without it nobody knows what others have just written: then all stay.
   const bool seen = k == 0 || arch::barrier_in_all_threads();
+  std::size_t taken = 0;
   for (std::size_t i = 0; i < k; i++)
-    if (have[i]) out[i].finish(seen && parked_as_it_was(*of[i], stacks[i]));
+    if (have[i]) taken += out[i].finish(seen && parked_as_it_was(*of[i], stacks[i]));
   sched.mu.unlock();
   sched.freezing.unlock();
   sched.world.unlock();
   for (std::size_t i = 0; i < k; i++) out[i].clean_up();
   empty_staging(staging, kBatch);
+  return taken;
+}
+
+/// More is resident than the target and so many eighths of it.
+bool above_target(unsigned eighths) {
+  const std::size_t target = sched.config->hibernate_target;
+  return target != 0 && resident() > target + target / 8 * eighths;
+}
+
+void look_at_memory() {
+  const bool much = above_target(1);
+  hold_starts(much);
+  if (much) stacks_trim_all();
 }
 
 void do_round(Round& r) {
@@ -139,9 +191,22 @@ void do_round(Round& r) {
   r.looked_for = arch::clock_now() - began;
   char* staging = staging_pages(kBatch);
   if (!staging) return;
-  for (std::size_t i = 0; i < r.due.size() && !hib.stop.load(memory_order_acquire); i += kBatch)  // [hibernator]
-    take_batch(&r.due[i], std::min(kBatch, r.due.size() - i), staging);
+  for (std::size_t i = 0; i < r.due.size() && !hib.stop.load(memory_order_acquire); i += kBatch) {  // [hibernator]
+    const std::size_t taken = take_batch(&r.due[i], std::min(kBatch, r.due.size() - i), staging);
+    if (i % (kBatch * 16) == 0) look_at_memory();
+    if (taken != 0 && peek(memory_short)) let_start(taken);
+  }
   free_emptied();
+}
+
+/// Ends early when memory gets short.
+void nap(std::int64_t ns) {
+  const std::int64_t until = arch::clock_now() + ns;
+  if (sched.config->hibernate_target == 0) return void(hib.note.sleep_until(until));
+  for (std::int64_t now = arch::clock_now(); now < until && !hib.stop.load(memory_order_acquire); now = arch::clock_now()) {  // [hibernator]
+    hib.note.sleep_until(std::min(until, now + kTargetLook));
+    if (above_target(0)) return;
+  }
 }
 
 void* hibernator_main(void*) {
@@ -150,21 +215,26 @@ void* hibernator_main(void*) {
     hib.note.clear();
     Round r;
     const auto after = static_cast<std::uint32_t>(sched.config->hibernate_after.count());
-    const bool hurry = sched.config->hibernate_target != 0 && resident() > sched.config->hibernate_target;
+    const bool hurry = above_target(0);
+    look_at_memory();
     r.age = hurry ? std::min(after, kHurry) : after;
     r.now = static_cast<std::uint32_t>((arch::clock_now() - sched.started_at) / kMs);
     do_round(r);
     if (hib.stop.load(memory_order_acquire)) break;  // [hibernator]
+    if (peek(memory_short)) let_start(kTrickle);
     if (hurry || r.young) {
       // At most a tenth of a CPU goes into looking, unless memory is short.
-      const std::int64_t nap = std::max(std::max<std::int64_t>(hurry ? 5 : r.age / 4, 1) * kMs, hurry ? 0 : 10 * r.looked_for);
-      hib.note.sleep_until(arch::clock_now() + nap);
+      if (hurry)
+        hib.note.sleep_until(arch::clock_now() + kTargetLook);
+      else
+        nap(std::max(std::max<std::int64_t>(r.age / 4, 1) * kMs, 10 * r.looked_for));
     } else {
       hib.asleep.store(true, memory_order_release);  // [hibernator]
       hib.note.sleep();
       hib.asleep.store(false, memory_order_relaxed);
     }
   }
+  hold_starts(false);
   return nullptr;
 }
 
@@ -224,8 +294,9 @@ void hibernator_look(std::int64_t now) {
     if (live_goroutines() >= (peek(hib.asked) ? 1 : hib.threshold)) start();
     return;
   }
-  const std::int64_t nap = std::max<std::int64_t>(sched.config->hibernate_after.count() / 4, 1) * kMs;
-  if (now - hib.poked_at >= nap && hib.asleep.load(memory_order_acquire)) {  // [hibernator]
+  std::int64_t pause = std::max<std::int64_t>(sched.config->hibernate_after.count() / 4, 1) * kMs;
+  if (sched.config->hibernate_target != 0) pause = std::min(pause, kTargetLook);
+  if (now - hib.poked_at >= pause && hib.asleep.load(memory_order_acquire)) {  // [hibernator]
     if (const std::uint64_t s = switches_so_far(); s != hib.seen_switches) {
       hib.seen_switches = s;
       hib.poked_at = now;

@@ -402,6 +402,7 @@ void sched_shutdown() {
   sched.stackless = {};
   sched.stackless_count.store(0, memory_order_relaxed);
   sched.stackless_since = 0;
+  memory_short.store(false, memory_order_relaxed);
   sched.settlers.store(0, memory_order_relaxed);
   sched.outside_created.store(0, memory_order_relaxed);
   sched.poller_m.store(nullptr, memory_order_relaxed);

@@ -80,6 +80,7 @@ struct Sched {
   GList stackless;               // never-started Gs for which no stack could be had
   std::atomic<std::uint32_t> stackless_count{0};
   std::int64_t stackless_since = 0;
+  std::atomic<std::int64_t> starts_allowed{0};  // new stacks while memory is short (hibernator.cpp)
   Relaxed<bool> starved_of_threads;  // a thread could not be started: sysmon tries again
   std::atomic<bool> thread_warned{false};
 

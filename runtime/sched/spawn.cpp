@@ -249,10 +249,20 @@ WEFT_COLD void stack_found(G* gp) {
   sched.mu.unlock();
 }
 
+/// Memory is short (hibernator.cpp): is there a stack that somebody has had, or one that may be had newly?
+WEFT_COLD bool may_start(P* pp, const G* gp) {
+  if (gp->stack_cls == kOwnMapping || stack_at_hand(pp ? &pp->stacks : nullptr, gp->stack_cls)) return true;
+  constexpr std::int64_t n = kStacksAtOnce;
+  if (sched.starts_allowed.fetch_sub(n, memory_order_relaxed) >= n) return true;
+  sched.starts_allowed.fetch_add(n, memory_order_relaxed);
+  return false;
+}
+
 }  // namespace
 
 bool bind_stack(P* pp, G* gp) {
   StackSlot* s = gp->stack;  // try_go has bound one already
+  if (WEFT_UNLIKELY(peek(memory_short)) && !s && !may_start(pp, gp)) return false;
   if (!s) s = stack_acquire(pp ? &pp->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
   if (!s) return false;
   s->owner.store(gp, memory_order_relaxed);

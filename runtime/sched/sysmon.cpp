@@ -228,7 +228,7 @@ std::int64_t look(std::int64_t now) {
     sched.mu.lock();
     sched.starved_of_threads = false;  // start_m() says so again
     const std::int64_t since = sched.stackless_since;
-    const bool stackless = sched.stackless.count != 0;
+    const bool stackless = sched.stackless.count != 0 && !peek(memory_short);
     G* first = sched.stackless.first;
     const bool idle = peek(sched.idle_ps_count) == peek(sched.procs);
     sched.mu.unlock();

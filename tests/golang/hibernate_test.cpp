@@ -281,6 +281,28 @@ TEST(Hibernate, AfterIsOneSecondAndATargetHurries) {
   }, {.hibernate = Hibernate::On, .hibernate_after = 1h, .hibernate_target = 1});
 }
 
+TEST(Hibernate, BeyondTheTargetFreshStacksAreRationedButNobodyWaitsForEver) {
+  hibernating(2, [] {
+    EXPECT_TRUE(eventually([] { return rt::memory_short.load(); }));
+    // None of them may be taken, and each waits for the last: only the rounds let them start.
+    constexpr int kMany = 50'000, kPerRound = 1000;
+    auto gate = make_chan<void>();
+    WaitGroup done;
+    done.add(kMany);
+    std::atomic<int> here{0};
+    const auto began = std::chrono::steady_clock::now();
+    for (int i = 0; i < kMany; i++)
+      go(Spawn{.hibernate = Hibernate::Off}, [&, gate] {
+        if (++here == kMany) gate.close();
+        (void)gate.recv();
+        done.done();
+      });
+    done.wait();
+    EXPECT_GE(std::chrono::steady_clock::now() - began, 5ms * (kMany / kPerRound - 5));
+  }, {.hibernate = Hibernate::On, .hibernate_after = 1h, .hibernate_target = 1});
+  EXPECT_FALSE(rt::memory_short.load());
+}
+
 TEST(Hibernate, DeepRecursionOnAWatchedStackWorks) {
   hibernating(2, [] {
     auto gate = make_chan<void>();

@@ -49,11 +49,14 @@ TEST(Stacks, BeyondTheLimitGoroutinesWaitForOne) {
   std::atomic<int> ended{0};
   run(
       [&] {
+        auto gate = make_chan<void>();
         for (int i = 0; i < 500; i++)
-          go([&] {
-            sleep_for(1ms);
+          go([&, gate] {
+            (void)gate.recv();
             ended++;
           });
+        EXPECT_TRUE(eventually([] { return rt::stack_stats().refused > 0; }));
+        gate.close();
         EXPECT_TRUE(settle(1, 30s));
         EXPECT_GT(rt::stack_stats().refused, 0u);
         EXPECT_LE(rt::stack_stats().carved, 129u);  // 32 MiB, and main has its own
@@ -70,8 +73,14 @@ TEST(Stacks, HowDeepGoroutinesComeIsReportedBySite) {
       for (int i = 0; i < 10; i++) wg.go([] { deep_on_the_stack(100); });
       for (int i = 0; i < 5; i++) wg.go([] { yield(); });
       wg.wait();
-      settle(1, 10s);
-      const StackStats s = stack_stats();
+      // A stack is looked at when its goroutine has left it.
+      StackStats s;
+      eventually([&] {
+        s = stack_stats();
+        std::uint64_t seen = 0;
+        for (const StackSite& site : s.sites) seen += site.goroutines;
+        return seen == 15;
+      });
       for (const StackSite& site : s.sites)
         std::printf("%llu %zu %zu\n", static_cast<unsigned long long>(site.goroutines), site.deepest, site.recommended);
     });

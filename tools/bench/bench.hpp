@@ -50,6 +50,7 @@ struct Workload {
   const char* name;
   Int fixed;  // operations of one measurement; 0: as many as fill --benchtime
   void (*run)(Bench& b);
+  std::size_t hibernate_target = 0;  // Config's
 };
 
 /// Runs `w` until one run fills `benchtime`, each run larger than the one before, which was its

@@ -57,7 +57,9 @@ HOGS = {"ns/op": 1e6, "p99-ns": 4e6, "first-ns": 25e6}
 LIMITS = {
     "Parked": {"bytes/G": PARKED_BAR},
     "ParkedCopyable": {"bytes/G": 900},
+    "ParkedHibernated": {"bytes/G": 1300},
     "SleepersPeakCopyable": {"peak-bytes": 0.9e9},
+    "SleepersPeakHibernated": {"peak-bytes": 1.2e9},
     "RandomRing": {"ns/op": 200},
     "RandomRingCopyable": {"ns/op": 100},
     "Syscall": {"over-ns/op": 10},

@@ -153,9 +153,10 @@ void start_park(Bench& b) {
 // A million parked goroutines and what they weigh. Op: start one and let it park.
 namespace {
 
-void parked_on(Bench& b, weft::Stack stack) {
+void parked_on(Bench& b, weft::Stack stack, std::chrono::seconds weighed_after = {}) {
   std::optional<Int> before = resident_bytes();
   park_all(b, stack, [&] {
+    if (weighed_after.count() != 0) weft::sleep_for(weighed_after);
     std::optional<Int> after = resident_bytes();
     b.check(before && after, "/proc/self/status has no VmRSS or VmPTE");
     if (before && after)
@@ -217,9 +218,11 @@ void sleepers_peak_on(Bench& b, weft::Stack stack) {
 
 void parked(Bench& b) { parked_on(b, weft::Stack::Growable); }
 void parked_copyable(Bench& b) { parked_on(b, weft::Stack::Copyable); }
+void parked_hibernated(Bench& b) { parked_on(b, weft::Stack::Growable, std::chrono::seconds(3)); }
 void random_ring(Bench& b) { random_ring_on(b, weft::Stack::Growable); }
 void random_ring_copyable(Bench& b) { random_ring_on(b, weft::Stack::Copyable); }
 void sleepers_peak_copyable(Bench& b) { sleepers_peak_on(b, weft::Stack::Copyable); }
+void sleepers_peak_hibernated(Bench& b) { sleepers_peak_on(b, weft::Stack::Growable); }
 
 // Eight goroutines and one mutex around an addition. Op: lock and unlock.
 void mutex8(Bench& b) {

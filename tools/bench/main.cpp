@@ -84,7 +84,9 @@ const std::vector<Workload> kWorkloads = {
     {"RandomRingCopyable", 1'000'000, random_ring_copyable},
     {"Parked", 1'000'000, parked},
     {"ParkedCopyable", 1'000'000, parked_copyable},
+    {"ParkedHibernated", 1'000'000, parked_hibernated},
     {"SleepersPeakCopyable", 1'000'000, sleepers_peak_copyable},
+    {"SleepersPeakHibernated", 1'000'000, sleepers_peak_hibernated, 800'000'000},
 };
 
 namespace {
@@ -161,6 +163,7 @@ std::optional<std::string> measure_here(const Workload& w, int procs, const Opti
     weft::Config config;
     config.procs = procs;
     config.seed = opt.seed;
+    config.hibernate_target = w.hibernate_target;
     int status = weft::run([&] { b.emplace(measure(w, opt.benchtime, opt.seed)); }, config);
     if (!b) {
       complain("Benchmark" + label(w.name, procs) + ": the runtime ended with status " +

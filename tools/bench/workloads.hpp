@@ -16,7 +16,9 @@ void parked(Bench& b);
 void parked_copyable(Bench& b);
 void random_ring(Bench& b);
 void random_ring_copyable(Bench& b);
+void parked_hibernated(Bench& b);
 void sleepers_peak_copyable(Bench& b);
+void sleepers_peak_hibernated(Bench& b);
 void mutex8(Bench& b);
 
 // sync.cpp

@@ -56,7 +56,9 @@ var workloads = []workload{
 	{"RandomRingCopyable", 1_000_000, randomRing},
 	{"Parked", 1_000_000, parked},
 	{"ParkedCopyable", 1_000_000, parked},
+	{"ParkedHibernated", 1_000_000, parked},
 	{"SleepersPeakCopyable", 1_000_000, sleepersPeak},
+	{"SleepersPeakHibernated", 1_000_000, sleepersPeak},
 }
 
 // share is what worker i of k does of n operations.
