@@ -186,6 +186,39 @@ TEST(Hibernate, TheKernelsOwnAccessesAreServed) {
   });
 }
 
+/// What gdb, attached to this process, says of `command`; empty if there is no gdb.
+std::string ask_gdb(const std::string& command) {
+  const std::string line = "gdb -nx -q -batch -ex 'set debuginfod enabled off' -ex 'set auto-solib-add off' -p " +
+                           std::to_string(::getpid()) + " -ex '" + command + "' -ex detach 2>&1";
+  std::string all;
+  blocking([&] {
+    if (std::FILE* f = ::popen(line.c_str(), "r")) {
+      char text[512];
+      while (std::fgets(text, sizeof text, f)) all += text;
+      ::pclose(f);
+    }
+  });
+  return all.find("not found") != std::string::npos ? "" : all;
+}
+
+TEST(Hibernate, ADebuggerIsRefusedTheWordsAndTheyAreWhole) {
+  hibernating(2, [] {
+    Parked g;
+    ASSERT_TRUE(until_away(1));
+    char command[64];
+    std::snprintf(command, sizeof command, "x/1xg %p", static_cast<void*>(g.words));
+    const std::string said = ask_gdb(command);
+    if (said.empty()) GTEST_SKIP() << "gdb is not installed";
+    if (said.find("ptrace: Operation not permitted") != std::string::npos) GTEST_SKIP() << said;
+    // The thread that would bring the page stands still while the debugger looks.
+    EXPECT_NE(said.find("Cannot access memory"), std::string::npos) << said;
+    EXPECT_EQ(g.sum(), 36u);
+    // A stack in place is read.
+    const std::string again = ask_gdb(command);
+    EXPECT_NE(again.find("0x0000000000000001"), std::string::npos) << again;
+  });
+}
+
 TEST(Hibernate, APinnedPageStays) {
   hibernating(2, [] {
     // io_uring's registered buffers are pinned: what the kernel writes there later must not be lost.

@@ -15,7 +15,7 @@ die() {  # die STATUS MESSAGE...
 build_packages=(g++ meson ninja-build pkgconf
   libboost-context-dev libspdlog-dev libfmt-dev libcli11-dev libssl-dev libgc-dev)
 # GoogleTest; the second compiler; CMake for its consumer project.
-test_packages=(libgtest-dev clang-14 cmake)
+test_packages=(libgtest-dev clang-14 cmake gdb)
 
 # Installs those of the named packages that are missing. Without any missing it does not call apt-get.
 need_packages() {
