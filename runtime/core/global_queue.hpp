@@ -82,6 +82,7 @@ class GlobalQueue {
       gs += k;
       n -= k;
     }
+    woken_seen_.store(woken_.size(), memory_order_relaxed);
   }
 
   /// Takes `n` (at most size()), the oldest of each kind: of four, two that were woken, one that had given way, one that has
@@ -98,21 +99,33 @@ class GlobalQueue {
     woken_.pop(out, woken);
     started_.pop(out + woken, started);
     fresh_.pop(out + woken + started, fresh);
+    woken_seen_.store(woken_.size(), memory_order_relaxed);
   }
 
-  /// Somebody waits there whose time, descriptor or peer has come: sysmon looks after those that run for long.
-  bool woken_wait() const { return woken_.size() != 0; }
+  /// The oldest that was woken.
+  G* pop_woken() {
+    if (woken_.size() == 0) return nullptr;
+    G* gp = nullptr;
+    woken_.pop(&gp, 1);
+    woken_seen_.store(woken_.size(), memory_order_relaxed);
+    return gp;
+  }
+
+  /// Somebody waits there whose time, descriptor or peer has come: sysmon looks after those that run for long. Without the lock: a hint.
+  bool woken_wait() const { return peek(woken_seen_) != 0; }
 
   void free_all() {
     woken_.free_all();
     started_.free_all();
     fresh_.free_all();
+    woken_seen_.store(0, memory_order_relaxed);
   }
 
  private:
   GlobalRing woken_;
   GlobalRing started_;
   GlobalRing fresh_;
+  std::atomic<std::uint32_t> woken_seen_{0};
   std::uint8_t turn_ = 0;
 };
 

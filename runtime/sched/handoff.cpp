@@ -72,9 +72,11 @@ namespace {
 // The world may be stopped: only now, with its context saved, does the G count as one that does not run.
 void commit_queue_global(M*, G* from, void*) {
   set_status(from, peek(from->status), GStatus::Runnable);
-  put_global(from, from->reason == WaitReason::Syscall);  // a call that has ended is what it waited for
+  const bool woken = from->reason == WaitReason::Syscall;  // a call that has ended is what it waited for
+  put_global(from, woken);
   sched.detached.fetch_sub(1, memory_order_relaxed);
   wake_one();
+  if (woken) sysmon_see_to_woken();
 }
 
 // The address of errno may have changed with the thread: never inlined, never cached.

@@ -86,6 +86,20 @@ G* poll_now() {
   return gp;
 }
 
+// After a slice, some of those that were woken, before the next one that computes: in the P's own queue each of them may take a slice.
+G* take_woken(P* pp) {
+  G* gp = nullptr;
+  if (sched.global.woken_wait()) {
+    pp->woken_first--;
+    sched.mu.lock();
+    gp = sched.global.pop_woken();
+    if (gp) sched.global_size.fetch_sub(1, memory_order_relaxed);
+    sched.mu.unlock();
+  }
+  if (!gp) pp->woken_first = 0;
+  return gp;
+}
+
 // Once per round: the sources that the fast path never sees. They take turns at being first: each of them can be one that never
 // runs dry (goroutines that yield to the global queue while it is not empty, say), and must not starve the others.
 G* round_of(P* pp) {
@@ -167,6 +181,7 @@ G* find_work(M* mp) {
     attend_timers(pp);
     G* gp = nullptr;
     if (--pp->picks_left == 0 || pp->picks_left > kPicksPerRound) gp = round_of(pp);
+    if (WEFT_UNLIKELY(pp->woken_first != 0) && !gp) gp = take_woken(pp);
     if (!gp) gp = take_runnext(pp);
     if (!gp) gp = take_queued(pp);
     if (!gp) gp = take_global(pp, kRunQueueCapacity / 2);

@@ -293,6 +293,7 @@ void commit_preempted(M* mp, G* from, void*) {
     return;
   }
   put_global(from);
+  mp->p->woken_first = kWokenAfterSlice;
   wake_one();
 }
 

@@ -430,6 +430,8 @@ bool sysmon_running();
 bool on_sysmon();
 /// Somebody runs again, or has a timer that is due before sysmon's next look.
 void sysmon_wake();
+/// Somebody was put into the global queue who should not wait for the end of a long slice.
+void sysmon_see_to_woken();
 /// How much later than a timer sysmon may look at the P that it belongs to. A P that switches fires its timers itself, and
 /// nobody is asked to give way before a short slice is over: this saves sysmon from being woken for each timer.
 inline constexpr std::int64_t kTimerSlack = 1'000'000;

@@ -68,12 +68,7 @@ enum class Waits : std::uint8_t { Nobody, NewOnes, WokenHere, WokenGlobal };
 /// Who needs `pp` itself, or any P: there is no idle one.
 Waits who_waits(P* pp, std::int64_t now) {
   if (pp->timers.earliest() <= now || pp->ring.before(peek(pp->woken_to)) || peek(pp->runnext)) return Waits::WokenHere;
-  if (peek(sched.global_size) != 0) {
-    sched.mu.lock();
-    const bool woken = sched.global.woken_wait();
-    sched.mu.unlock();
-    return woken ? Waits::WokenGlobal : Waits::NewOnes;
-  }
+  if (peek(sched.global_size) != 0) return sched.global.woken_wait() ? Waits::WokenGlobal : Waits::NewOnes;
   return pp->has_local_work() ? Waits::NewOnes : Waits::Nobody;
 }
 
@@ -127,7 +122,7 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
   }
   std::int64_t next = kNever;
   const std::int64_t due = pp->timers.earliest();
-  std::int64_t slice = pp->ring.before(peek(pp->woken_to)) ? kShortSlice : kSlice;
+  std::int64_t slice = pp->ring.before(peek(pp->woken_to)) || sched.global.woken_wait() ? kShortSlice : kSlice;
   if (due <= now) {
     slice = kShortSlice;
     pp->attention.fetch_or(kAttendLoop, memory_order_relaxed);
@@ -341,6 +336,10 @@ bool on_sysmon() { return peek(sysmon.running) && pthread_equal(sysmon.thread, p
 bool sysmon_running() { return peek(sysmon.running); }
 
 void sysmon_wake() { sysmon.note.wake(); }
+
+void sysmon_see_to_woken() {
+  if (sched.idle_ps_count.load(memory_order_seq_cst) == 0 && sysmon_next_look() > arch::clock_now() + kShortSlice) sysmon_wake();  // [idle]
+}
 
 std::int64_t sysmon_next_look() { return sysmon.next_look.load(memory_order_seq_cst); }  // [sysmon]
 

@@ -132,6 +132,61 @@ TEST(Scheduler, MoreBlockingCallsThanProcsAllProceed) {  // 70
   });
 }
 
+TEST(Scheduler, TwoThousandInReadAtOnceAllProceed) {
+  if (kTsan) GTEST_SKIP() << "two thousand threads";
+  in_run({2, 1}, [] {
+    constexpr int kCalls = scaled(2000, 300);
+    int fds[2];
+    ASSERT_EQ(::pipe(fds), 0);
+    std::atomic<int> began{0}, done{0};
+    WaitGroup wg;
+    for (int i = 0; i < kCalls; i++)
+      wg.go([&] {
+        char byte = 0;
+        began++;
+        EXPECT_EQ(blocking([&] { return ::read(fds[0], &byte, 1); }), 1);
+        done++;
+      });
+    EXPECT_TRUE(eventually([&] { return began == kCalls && arch::count_process_threads() >= kCalls; }))
+        << began << " began, " << arch::count_process_threads() << " threads";
+    EXPECT_EQ(done.load(), 0);
+    const std::string bytes(kCalls, 'x');
+    EXPECT_EQ(::write(fds[1], bytes.data(), bytes.size()), kCalls);
+    wg.wait();
+    EXPECT_EQ(done.load(), kCalls);
+    ::close(fds[0]);
+    ::close(fds[1]);
+  });
+}
+
+TEST(Scheduler, WhoComesBackFromACallDoesNotWaitForAllWhoCompute) {
+  in_run({1, 1}, [] {
+    constexpr int kComputing = 8, kTurns = 150;
+    std::atomic<bool> stop{false};
+    std::atomic<int> calls{0}, turns{0}, last{-1};
+    WaitGroup wg;
+    wg.go([&] {
+      while (!stop) {
+        SyscallRegion r;
+        ::usleep(300);
+        calls++;
+      }
+    });
+    eventually([&] { return calls > 20; });
+    calls = 0;
+    for (int i = 0; i < kComputing; i++)
+      wg.go([&, i] {
+        while (!stop) {
+          if (last.exchange(i) != i && ++turns == kTurns) stop = true;
+          safepoint();
+        }
+      });
+    wg.wait();
+    // A call for each turn of theirs, not one for each round of all eight.
+    EXPECT_GE(calls * 2, kTurns) << calls.load();
+  });
+}
+
 TEST(Syscall, ARegionThatLastsLearnsToGiveItsPUpAtOnce) {
   in_run({1, 1}, [] {
     // Two goroutines take turns in calls of 2 ms. On one P they overlap only if the P is given up at once: sysmon's look alone

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <regex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <weft/blocking.hpp>
@@ -94,6 +95,68 @@ void block(Bench& b, nanoseconds length) {
   b.report(static_cast<double>(b.n) * 1e9 / static_cast<double>(b.elapsed().count()), "calls/s");
   b.check(done == b.n && failed == 0, "%lld calls, want %lld", as_ll(done), as_ll(b.n));
 }
+
+// What the thread has computed so far.
+nanoseconds thread_cpu() {
+  timespec t{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + nanoseconds(t.tv_nsec);
+}
+
+}  // namespace
+
+// Eight that compute, with a safepoint every 100 us or so, beside eight in calls of 100 us. Op: a microsecond of computing, as if the
+// Ps had done nothing else: 1,000 ns are perfect. call-ns: what a call takes from one to the next, for the slowest of the eight.
+void block_beside(Bench& b) {
+  constexpr Int kEach = 8;
+  constexpr auto kWork = 300ms;  // CPU time of each that computes
+  constexpr auto kChunk = 100us;
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> sum{0};
+  std::atomic<Int> computed{0};
+  std::vector<Int> calls(kEach);
+  weft::WaitGroup computing, blocking;
+  b.start();
+  const auto began = steady_clock::now();
+  for (Int g = 0; g < kEach; g++) {
+    blocking.go([&, g] {
+      while (!stop.load(std::memory_order_relaxed)) {
+        timespec t{0, 100'000};
+        weft::SyscallRegion r;
+        ::nanosleep(&t, nullptr);
+        calls[static_cast<std::size_t>(g)]++;
+      }
+    });
+    computing.go([&] {
+      std::uint64_t x = 1;
+      for (nanoseconds mine{0}; mine < kWork;) {
+        const nanoseconds from = thread_cpu();
+        nanoseconds chunk{0};
+        while (chunk < kChunk) {
+          for (int i = 0; i < 10'000; i++) x = x * 6364136223846793005u + 1442695040888963407u;
+          chunk = thread_cpu() - from;
+        }
+        mine += chunk;
+        computed.fetch_add(chunk.count(), std::memory_order_relaxed);
+        weft::safepoint();
+      }
+      sum += x;
+    });
+  }
+  computing.wait();
+  const nanoseconds wall = steady_clock::now() - began;
+  stop = true;
+  blocking.wait();
+  b.stop();
+  const Int least = *std::min_element(calls.begin(), calls.end());
+  const int cpus = std::min<int>(weft::procs(), static_cast<int>(std::thread::hardware_concurrency()));
+  b.set_elapsed(nanoseconds(wall.count() * cpus * 1000 / computed.load() * b.n));
+  b.report(static_cast<double>(wall.count()) / static_cast<double>(std::max<Int>(least, 1)), "call-ns");
+  b.check(least > 0, "one that blocks made no call");
+  b.check(sum != 0, "nothing was computed");
+}
+
+namespace {
 
 // ---- hogs ----------------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ const std::vector<Workload> kWorkloads = {
     {"Block50us", 0, block_50us},
     {"Block200us", 0, block_200us},
     {"Block900us", 0, block_900us},
+    {"BlockBeside", 1, block_beside},
     {"HogsLoop1", 300, hogs_loop_1},
     {"HogsLoop8", 300, hogs_loop_8},
     {"HogsStrlen1", 300, hogs_strlen_1},

@@ -46,6 +46,7 @@ void syscall_region(Bench& b);
 void block_50us(Bench& b);
 void block_200us(Bench& b);
 void block_900us(Bench& b);
+void block_beside(Bench& b);
 void hogs_loop_1(Bench& b);
 void hogs_loop_8(Bench& b);
 void hogs_strlen_1(Bench& b);

@@ -82,6 +82,60 @@ func block(b *bench, length time.Duration) {
 	b.check(done.Load() == int64(b.n) && failed.Load() == 0, "%d calls, want %d", done.Load(), b.n)
 }
 
+// Eight that compute beside eight in calls of 100 us. How much they compute is known beforehand: a goroutine cannot read the clock
+// of its thread, which may change. Op: a microsecond of computing.
+func blockBeside(b *bench) {
+	const each = 8
+	const work = 300 * time.Millisecond
+	const steps = 10_000
+	chunk := func(x uint64) uint64 {
+		for range steps {
+			x = x*6364136223846793005 + 1442695040888963407
+		}
+		return x
+	}
+	var sum atomic.Uint64
+	took := time.Hour // a chunk, undisturbed
+	for range 200 {
+		t := time.Now()
+		sum.Add(chunk(1))
+		took = min(took, time.Since(t))
+	}
+	chunks := int(work / took)
+	var stop atomic.Bool
+	calls := make([]int, each)
+	var computing, blocking sync.WaitGroup
+	b.start()
+	began := time.Now()
+	for g := range each {
+		blocking.Go(func() {
+			for !stop.Load() {
+				t := syscall.NsecToTimespec(100_000)
+				syscall.Nanosleep(&t, nil)
+				calls[g]++
+			}
+		})
+		computing.Go(func() {
+			x := uint64(1)
+			for range chunks {
+				x = chunk(x)
+			}
+			sum.Add(x)
+		})
+	}
+	computing.Wait()
+	wall := time.Since(began)
+	stop.Store(true)
+	blocking.Wait()
+	b.stop()
+	cpus := min(runtime.GOMAXPROCS(0), runtime.NumCPU())
+	computed := time.Duration(each*chunks) * took
+	b.elapsed = time.Duration(int(wall) / int(computed/1000) * cpus * b.n)
+	b.report(float64(wall)/float64(max(slices.Min(calls), 1)), "call-ns")
+	b.check(slices.Min(calls) > 0, "one that blocks made no call")
+	b.check(sum.Load() != 0, "nothing was computed")
+}
+
 // A hog ends when it is told to, and when it has kept the sleeper from waking for this long.
 const hogLimit = 2 * time.Second
 

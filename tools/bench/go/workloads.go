@@ -41,6 +41,7 @@ var workloads = []workload{
 	{"Block50us", 0, func(b *bench) { block(b, 50*time.Microsecond) }},
 	{"Block200us", 0, func(b *bench) { block(b, 200*time.Microsecond) }},
 	{"Block900us", 0, func(b *bench) { block(b, 900*time.Microsecond) }},
+	{"BlockBeside", 1, blockBeside},
 	{"HogsLoop1", 300, func(b *bench) { hogs(b, 1, loopHog) }},
 	{"HogsLoop8", 300, func(b *bench) { hogs(b, 8, loopHog) }},
 	{"HogsStrlen1", 300, func(b *bench) { hogs(b, 1, strlenHog) }},
