@@ -16,6 +16,7 @@
 #include "arch/thread.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -224,22 +225,38 @@ FrameList Frames::list() {
 
 void collect_own_frames(Frames* out) { arch::walk_here(take_frame, out); }
 
+arch::StackBounds bounds_at(const G* gp, std::uintptr_t sp, bool checked) {
+  const StackSlot* s = slot_at(gp, reinterpret_cast<const void*>(sp));
+  if (!s) return {};
+  arch::StackBounds b{reinterpret_cast<std::uintptr_t>(s->lo), reinterpret_cast<std::uintptr_t>(s->hi), checked};
+  if (has_segments(gp)) {
+    b.of = gp;
+    b.piece = [](const void* of, std::uintptr_t at, arch::StackBounds* out) {
+      const StackSlot* s = segment_slot_at(static_cast<const G*>(of), at);
+      if (!s) return false;
+      out->lo = reinterpret_cast<std::uintptr_t>(s->lo);
+      out->hi = reinterpret_cast<std::uintptr_t>(s->hi);
+      return true;
+    };
+  }
+  return b;
+}
+
 bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames* out) {
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
-  const StackSlot* stack = gp->stack;
-  if (s == GStatus::Dead || !gp->started || !stack) return false;
-  arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
+  if (s == GStatus::Dead || !gp->started || !gp->stack) return false;
   if (s == GStatus::Syscall) {
     // The frames above the call stay as they are until it ends, and that is a safepoint.
     const M* mp = gp->m;
     if (!mp) return false;
-    arch::walk_from(mp->call, false, bounds, rules, take_frame, out);
+    arch::walk_from(mp->call, false, bounds_at(gp, mp->call.sp, checked), rules, take_frame, out);
     return out->count > 0;
   }
   if (s != GStatus::Waiting && s != GStatus::Runnable) return false;
   const arch::Context ctx = gp->ctx;
   if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
+  arch::StackBounds bounds = bounds_at(gp, at, checked);
   if (at < bounds.lo || at >= bounds.hi) return false;
   const StackImage image = stack_image(gp);
   if (image.shift != 0) {
@@ -259,9 +276,9 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
   return out->count > 0;
 }
 
-void collect_frames_from_ucontext(const void* ucontext, const arch::StackBounds& bounds, Frames* out) {
+void collect_frames_from_ucontext(const G* gp, const void* ucontext, Frames* out) {
   const arch::FaultRegs r = arch::fault_regs(ucontext);
-  arch::walk_from({r.pc, r.sp, r.fp}, true, bounds, nullptr, take_frame, out);
+  arch::walk_from({r.pc, r.sp, r.fp}, true, bounds_at(gp, r.sp, true), nullptr, take_frame, out);
 }
 
 // ---- printing ------------------------------------------------------------------------------------------------------
