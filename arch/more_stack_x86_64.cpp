@@ -49,7 +49,7 @@ __attribute__((visibility("hidden"))) unsigned char weft_vector_kind;
 
 namespace {
 
-__attribute__((constructor(101))) void tell_runtime() {
+__attribute__((constructor(101))) WEFT_NO_SANITIZE void tell_runtime() {
   __builtin_cpu_init();
   weft_vector_kind = __builtin_cpu_supports("avx512f") ? 2 : __builtin_cpu_supports("avx") ? 1 : 0;
   weft_has_more_stack();
@@ -140,7 +140,7 @@ __morestack_non_split:
 __morestack:
 .Lweft_start:
 	.cfi_startproc
-	.cfi_personality 0x9b, DW.ref.__gxx_personality_v0
+	.cfi_personality 0x9b, .Lweft_personality
 	.cfi_lsda 0x1b, .Lweft_lsda
 	.cfi_def_cfa_offset 16
 	pushq	%rbp
@@ -257,13 +257,9 @@ __morestack:
 	.uleb128 0
 .Lweft_sites_end:
 
-	.section .data.rel.local.DW.ref.__gxx_personality_v0, "awG", @progbits, DW.ref.__gxx_personality_v0, comdat
-	.hidden	DW.ref.__gxx_personality_v0
-	.weak	DW.ref.__gxx_personality_v0
+	.section .data.rel.local, "aw", @progbits
 	.p2align 3
-	.type	DW.ref.__gxx_personality_v0, @object
-	.size	DW.ref.__gxx_personality_v0, 8
-DW.ref.__gxx_personality_v0:
+.Lweft_personality:
 	.quad	__gxx_personality_v0
 	.text
 )");

@@ -27,7 +27,7 @@ enum class Stack : std::uint8_t {
   Copyable,
   /// Grows by segments where code that is built with -fsplit-stack needs more: no large address range, and `stack_bytes` (1 GiB by
   /// default) only limits it. For deep recursion in few goroutines. Fatal in a weft built without (Meson option `segmented`) and in a
-  /// program that is not linked with weft-segmented. It parks and resumes through the scheduler loop, some tens of ns dearer.
+  /// program that is not linked with weft-segmented. It parks and resumes through the scheduler loop: about 30 ns more.
   Segmented,
 };
 

@@ -274,7 +274,7 @@ void on_segments(const G* gp, std::uintptr_t sp, std::size_t need, bool refused)
   }
   emit_who(gp);
   emit_segments(gp, slot_at(gp, reinterpret_cast<const void*>(sp)), sp);
-  if (!refused) {
+  if (!refused && first->limit < kStackBytesMax) {
     emit("to give it more: weft::go({.stack = weft::Stack::Segmented, .stack_bytes = ");
     emit_dec(first->limit < kStackBytesMax / 2 ? first->limit * 2 : kStackBytesMax);
     emit("}, ...)\n");
