@@ -81,6 +81,11 @@ TEST(Segments, MemoryOfADeepRecursionGoesBackWhenItReturns) {
   });
 }
 
+[[gnu::always_inline]] inline std::uintptr_t word_here() {
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  return rt::segment_at(rt::current_g(), here)->guard;
+}
+
 TEST(Segments, ParksAtTheBottomAndGoesOnElsewhere) {
   each_run([] {
     auto ping = make_chan<int>();
@@ -93,6 +98,7 @@ TEST(Segments, ParksAtTheBottomAndGoesOnElsewhere) {
           for (int k = 0; k < 200; k++) {
             ping.send(i);
             n += *pong.recv();
+            EXPECT_EQ(arch::guard_word(), word_here());
             sleep_for(k % 50 == 0 ? 1us : 0us);
           }
           return std::uint64_t{1};
@@ -103,6 +109,7 @@ TEST(Segments, ParksAtTheBottomAndGoesOnElsewhere) {
       });
     for (int k = 0; k < 800; k++) {
       (void)ping.recv();
+      EXPECT_EQ(arch::guard_word(), 0u) << "a growable one never asks";
       pong.send(1);
     }
     wg.wait();
@@ -158,9 +165,11 @@ TEST(Segments, ExceptionsCrossThem) {
             EXPECT_STREQ(e.what(), "from below");
             EXPECT_EQ(destroyed, 501);
             EXPECT_LE(rt::segments_in_use(), 8u * 9u);
-            // The guard word is right again: as deep once more, from inside a handler, having been elsewhere.
-            sleep_for(10us);
+            // The guard word is right again: as deep once more, from inside a handler, before and after having been elsewhere.
+            EXPECT_EQ(arch::guard_word(), word_here());
             auto one = [] { return std::uint64_t{1}; };
+            EXPECT_EQ(deep(1500, one), 1501u);
+            sleep_for(10us);
             EXPECT_EQ(deep(1500, one), 1501u);
             EXPECT_EQ(std::uncaught_exceptions(), 0);
             EXPECT_STREQ(e.what(), "from below");
@@ -234,22 +243,23 @@ __attribute__((target("avx2"), noinline)) __m256i vectors(__m256i a, __m256i b) 
   return _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_set1_epi64x(frame[3]));
 }
 
-// Every call below begins at another distance from the guard, so that each of them is the one that moves in some round.
+// Every call below begins at another distance from the guard, so that each of them is the one that moves in some round. The first is
+// the one that finds no segment at hand: what is done then uses vector registers.
 __attribute__((target("avx2"), noinline)) std::uint64_t calls_at_the_edge(std::size_t n, int* wrong) {
   volatile char pad[336];
   pad[n % 336] = 1;
-  if (varied(3, "%lld %f", 1LL, 2LL, 3LL, 0.5) != 6) ++*wrong;
-  if (varied(9, "%lld %f", 1LL, 2LL, 3LL, 4LL, 5LL, 6LL, 7LL, 8LL, 9LL, 0.5) != 45) ++*wrong;
-  Big h{};
-  h.v[11] = 11;
-  const Big r = many_arguments(1, 2, 3, 4, 5, 6, 7, h, 2.5, 4.0);
-  if (r.v[0] != 29 || r.v[1] != 10 || r.v[11] != 11) ++*wrong;
   if (__builtin_cpu_supports("avx2")) {
     const __m256i v = vectors(_mm256_set_epi64x(1, 2, 3, 4), _mm256_set_epi64x(10, 20, 30, 40));
     alignas(32) long long out[4];
     _mm256_store_si256(reinterpret_cast<__m256i*>(out), v);
     if (out[0] != 44 || out[1] != 33 || out[2] != 22 || out[3] != 11) ++*wrong;
   }
+  if (varied(3, "%lld %f", 1LL, 2LL, 3LL, 0.5) != 6) ++*wrong;
+  if (varied(9, "%lld %f", 1LL, 2LL, 3LL, 4LL, 5LL, 6LL, 7LL, 8LL, 9LL, 0.5) != 45) ++*wrong;
+  Big h{};
+  h.v[11] = 11;
+  const Big r = many_arguments(1, 2, 3, 4, 5, 6, 7, h, 2.5, 4.0);
+  if (r.v[0] != 29 || r.v[1] != 10 || r.v[11] != 11) ++*wrong;
   return n == 0 ? 0 : calls_at_the_edge(n - 1, wrong) + static_cast<std::uint64_t>(pad[n % 336]);
 }
 
@@ -279,15 +289,22 @@ TEST(Segments, LongDoublesReturnThroughThem) {
   in_run(kMachines[0], [] { on_segments([] { EXPECT_EQ(of_long_double(2000), 2001.0L); }); });
 }
 
-TEST(Segments, ErrnoIsKeptAcrossAMove) {
-  in_run(kMachines[0], [] {
-    on_segments([] {
-      errno = 4711;
-      auto look = [] { return std::uint64_t(errno == 4711); };
-      EXPECT_EQ(deep(5000, look), 5001u);
-      EXPECT_EQ(errno, 4711);
-    });
-  });
+TEST(Segments, ErrnoIsKeptThoughTheKernelRefusesThemSomething) {
+  const Child c = child(
+      [] {
+        int wrong = 0;
+        run([&] {
+          on_segments([&] {
+            auto look = [] { return std::uint64_t(errno == 4711); };
+            errno = 4711;
+            if (deep(5000, look) != 5001 || errno != 4711) wrong++;
+            if (rt::fault_hits(rt::Call::Madvise) == 0) wrong += 2;
+          });
+        });
+        return wrong;
+      },
+      {.env = {"WEFT_GUARD=mprotect", "WEFT_FAULT=madvise:1-:EINVAL"}});
+  EXPECT_EQ(c.status, 0) << c.report();
 }
 
 [[gnu::noinline]] std::uint64_t array_of(std::size_t n) {
