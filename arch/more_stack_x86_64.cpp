@@ -1,11 +1,12 @@
-// x86-64: __morestack, what a function built with -fsplit-stack calls when its stack may not do. Library weft-segmented.
+// x86-64: __morestack, what a function built with -fsplit-stack calls when its stack may not do. Library
+// weft-segmented.
 //
-// Call       r10: bytes of the function's frame, r11: bytes of its arguments on the stack, rax: its static chain or count of vector
-//            registers; everything else as the function was called. Behind the call stands a `ret`, one byte, then the rest of the
-//            function. So: find a place, copy the arguments, call what stands behind the `ret`; when that has returned go back to
-//            the `ret`, which returns from the function.
-// Frame      rbp as in every frame, on the stack that was left; the unwinder finds all by it. Functions with variable arguments find
-//            those that were not copied at rbp + 24 (`lea 24(%rbp), %r11` behind the `ret`).
+// Call       r10: bytes of the function's frame, r11: bytes of its arguments on the stack, rax: its static chain or
+//            count of vector registers; everything else as the function was called. Behind the call stands a `ret`, one
+//            byte, then the rest of the function. So: find a place, copy the arguments, call what stands behind the
+//            `ret`; when that has returned go back to the `ret`, which returns from the function.
+// Frame      rbp as in every frame, on the stack that was left; the unwinder finds all by it. Functions with variable
+//            arguments find those that were not copied at rbp + 24 (`lea 24(%rbp), %r11` behind the `ret`).
 //
 //              rbp+24  arguments on the stack
 //              rbp+16  where the function returns to
@@ -16,17 +17,21 @@
 //              rbp-80  rax rdi rsi rdx rcx r8 r9 r11, downwards from rbp-24
 //              below   vector registers: arguments, and at the end results. All of them, as wide as the CPU has them.
 //
-// Word       is 0 while the runtime is asked, since the linker may have taken the runtime's copies of templates from code that asks.
-// Return     Two loads and two compares, if there is nothing to give back (Segment::newer and ::blocks, core/segments.hpp).
-// Unwinding  goes from __morestack to the function's caller: the CFA is that of the function. The `ret` between them has no entry in the
-//            function's table of calls, and an exception that passed it would be std::terminate. So the function, whose rest stands
-//            below, is in a traceback once; not at all while the runtime is being asked.
+// Word       is 0 while the runtime is asked, since the linker may have taken the runtime's copies of templates from
+//            code that asks.
+// Return     Two loads and two compares, if there is nothing to give back (Segment::newer and ::blocks,
+//            core/segments.hpp).
+// Unwinding  goes from __morestack to the function's caller: the CFA is that of the function. The `ret` between them
+//            has no entry in the function's table of calls, and an exception that passed it would be std::terminate. So
+//            the function, whose rest stands below, is in a traceback once; not at all while the runtime is being
+//            asked.
 // Throw      What is thrown through lands at 3: below, which does the same and lets it go on.
-// non_split  What lld and gold put in place of __morestack in functions that call code built without -fsplit-stack: with 16 KiB to
-//            spare the function goes on where it is. A return into another place than the call's costs a misprediction, 5 ns; a jump
-//            would leave the return predictor one off for all frames above.
-// Threads    Linked with -fsplit-stack, gcc sends calls of pthread_create to __wrap_pthread_create. libgcc's gives the new thread segments
-//            and brings libgcc's __morestack along; ours leaves threads the stack that they were made with.
+// non_split  What lld and gold put in place of __morestack in functions that call code built without -fsplit-stack:
+//            with 16 KiB to spare the function goes on where it is. A return into another place than the call's costs a
+//            misprediction, 5 ns; a jump would leave the return predictor one off for all frames above.
+// Threads    Linked with -fsplit-stack, gcc sends calls of pthread_create to __wrap_pthread_create. libgcc's gives the
+//            new thread segments and brings libgcc's __morestack along; ours leaves threads the stack that they were
+//            made with.
 // gdb        knows the name and steps from one segment to the other by it.
 #include "arch/more_stack.hpp"
 
@@ -36,11 +41,13 @@
 
 extern "C" {
 /// The real one where the linker makes the difference, else null.
-__attribute__((weak)) int __real_pthread_create(pthread_t* out, const pthread_attr_t* attributes, void* (*fn)(void*), void* arg);
-__attribute__((visibility("hidden"))) int __wrap_pthread_create(pthread_t* out, const pthread_attr_t* attributes, void* (*fn)(void*), void* arg);
+__attribute__((weak)) int __real_pthread_create(pthread_t* out, const pthread_attr_t* attr, void* (*fn)(void*),
+                                                void* arg);
+__attribute__((visibility("hidden"))) int __wrap_pthread_create(pthread_t* out, const pthread_attr_t* attr,
+                                                                void* (*fn)(void*), void* arg);
 
-int __wrap_pthread_create(pthread_t* out, const pthread_attr_t* attributes, void* (*fn)(void*), void* arg) {
-  return __real_pthread_create(out, attributes, fn, arg);
+int __wrap_pthread_create(pthread_t* out, const pthread_attr_t* attr, void* (*fn)(void*), void* arg) {
+  return __real_pthread_create(out, attr, fn, arg);
 }
 
 /// 0: SSE, 1: AVX, 2: AVX-512.

@@ -1,17 +1,19 @@
 // Goroutines on segmented stacks: where the scheduler brings them in, and what the compiler's code asks for.
 //
-// Switch     Such a G is special (GStart): only g0 starts it, and it leaves to g0 only. So g0 sets its thread's guard word before the
-//            switch to it (enter_segments) and clears it after the switch back (execute): all others pay nothing. Nothing is saved:
-//            the word is that of the segment in which the saved stack pointer lies.
-// Asked      weft_more_stack() runs in the midst of user code: at a function's first instruction, on what is left of its segment. It is no
-//            safepoint and never switches, so between two runtime calls a goroutine stays on its thread here as well.
-//            It takes no P: segments come from the central lists.
-// Refused    The function goes on where it is, on the reserve, where a split must not be had: on a stack that is not this goroutine's (a
-//            signal handler, a coroutine of the user's); inside the runtime, whose locks rank above those of the lists; in a forked child;
-//            and for who has frozen the world, since somebody who stands still may hold the lock of the lists.
+// Switch     Such a G is special (GStart): only g0 starts it, and it leaves to g0 only. So g0 sets its thread's guard
+//            word before the switch to it (enter_segments) and clears it after the switch back (execute): all others
+//            pay nothing. Nothing is saved: the word is that of the segment in which the saved stack pointer lies.
+// Asked      weft_more_stack() runs in the midst of user code: at a function's first instruction, on what is left of
+//            its segment. It is no safepoint and never switches, so between two runtime calls a goroutine stays on its
+//            thread here as well. It takes no P: segments come from the central lists.
+// Refused    The function goes on where it is, on the reserve, where a split must not be had: on a stack that is not
+//            this goroutine's (a signal handler, a coroutine of the user's); inside the runtime, whose locks rank above
+//            those of the lists; in a forked child; and for who has frozen the world, since somebody who stands still
+//            may hold the lock of the lists.
 // Suspended  A thread that is made to stand still for good (gc::suspend) must not hold that lock either: NotFrozen.
-// longjmp    out of a segment leaves the guard word of a segment that is not in use. The next question or switch mends it; without one
-//            (the word lies below the segment that is used) frames run on to the guard, which is reported.
+// longjmp    out of a segment leaves the guard word of a segment that is not in use. The next question or switch mends
+//            it; without one (the word lies below the segment that is used) frames run on to the guard, which is
+//            reported.
 #include <new>
 
 #include "arch/tls.hpp"
@@ -49,7 +51,8 @@ Segment* asker(G** who, std::uintptr_t sp) {
 
 WEFT_COLD void cannot_grow(const G* gp, std::uintptr_t sp, std::size_t need, bool refused) {
   if (segments_reporter) segments_reporter(gp, sp, need, refused);
-  fatalf(refused ? "out of memory: no segment of %zu bytes for the stack of goroutine %llu" : "stack overflow: %zu bytes more for goroutine %llu",
+  fatalf(refused ? "out of memory: no segment of %zu bytes for the stack of goroutine %llu"
+                 : "stack overflow: %zu bytes more for goroutine %llu",
          need, static_cast<unsigned long long>(gp->id));
 }
 
@@ -91,7 +94,8 @@ bool enter_segments(M* mp, G* gp) {
 
 using namespace weft::rt;
 
-extern "C" void* weft_more_stack(std::size_t frame, std::size_t args, std::uintptr_t sp, weft::arch::SplitCall* call) noexcept {
+extern "C" void* weft_more_stack(std::size_t frame, std::size_t args, std::uintptr_t sp,
+                                 weft::arch::SplitCall* call) noexcept {
   call->segment = nullptr;
   G* gp = nullptr;
   Segment* at = asker(&gp, sp);

@@ -39,7 +39,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// ---- a collector ---------------------------------------------------------------------------------------------------------
+// ---- a collector ----------------------------------------------------------------------------------------------------
 
 // What a live word looks like: hidden from the searcher by the key.
 constexpr std::uintptr_t kKey = 0x5a5a'0000'dead'0000;
@@ -192,7 +192,7 @@ TEST(SegmentsSeen, WordsInArraysOnTheHeapAreFound) {
   });
 }
 
-// ---- dumps -----------------------------------------------------------------------------------------------------------------
+// ---- dumps ----------------------------------------------------------------------------------------------------------
 
 void parks_for_a_dump() {
   std::fputs(dump_goroutines().c_str(), stderr);
@@ -226,7 +226,7 @@ TEST(SegmentsSeen, ATracebackGoesThroughAllOfThem) {
   }
 }
 
-// ---- ends ------------------------------------------------------------------------------------------------------------------
+// ---- ends -----------------------------------------------------------------------------------------------------------
 
 TEST(SegmentsEnd, BeyondTheLimitIsGosOverflow) {
   const Child c = child([] {
@@ -236,10 +236,12 @@ TEST(SegmentsEnd, BeyondTheLimitIsGosOverflow) {
     });
   });
   EXPECT_EQ(c.status, 2) << c.report();
-  EXPECT_TRUE(c.says("runtime: goroutine stack exceeds 20971520-byte limit\nfatal error: stack overflow\n")) << c.report();
+  EXPECT_TRUE(c.says("runtime: goroutine stack exceeds 20971520-byte limit\nfatal error: stack overflow\n"))
+      << c.report();
   EXPECT_TRUE(c.says("\"deep\" [running]: segmented stack of 2")) << c.report();
   EXPECT_TRUE(c.says(" segments, the first [0x")) << c.report();
-  EXPECT_TRUE(c.says("to give it more: weft::go({.stack = weft::Stack::Segmented, .stack_bytes = 41943040}")) << c.report();
+  EXPECT_TRUE(c.says("to give it more: weft::go({.stack = weft::Stack::Segmented, .stack_bytes = 41943040}"))
+      << c.report();
   EXPECT_TRUE(c.says("recurses_for_ever(")) << c.report();
   EXPECT_TRUE(c.says("frames elided...")) << c.report();
   EXPECT_TRUE(c.says("created by ")) << c.report();
@@ -295,7 +297,8 @@ TEST(SegmentsEnd, CodeThatDoesNotAskHasRoomAndIsReportedAtItsEnd) {
   });
   const Child c = child([] {
     run([] {
-      go({.name = "does not ask", .stack = Stack::Segmented}, [] { outermost_of_all(30, [] { recurses_without_asking(1); }); });
+      go({.name = "does not ask", .stack = Stack::Segmented},
+         [] { outermost_of_all(30, [] { recurses_without_asking(1); }); });
       (void)make_chan<int>().recv();
     });
   });

@@ -1,4 +1,5 @@
-// Goroutines whose stack grows by segments: this suite is built with -fsplit-stack, as a user's code is that wants them.
+// Goroutines whose stack grows by segments: this suite is built with -fsplit-stack, as a user's code is that wants
+// them.
 #include <alloca.h>
 #include <immintrin.h>
 
@@ -165,7 +166,8 @@ TEST(Segments, ExceptionsCrossThem) {
             EXPECT_STREQ(e.what(), "from below");
             EXPECT_EQ(destroyed, 501);
             EXPECT_LE(rt::segments_in_use(), 8u * 9u);
-            // The guard word is right again: as deep once more, from inside a handler, before and after having been elsewhere.
+            // The guard word is right again: as deep once more, from inside a handler, before and after having been
+            // elsewhere.
             EXPECT_EQ(arch::guard_word(), word_here());
             auto one = [] { return std::uint64_t{1}; };
             EXPECT_EQ(deep(1500, one), 1501u);
@@ -211,7 +213,7 @@ TEST(Segments, GoexitAndTheEndOfARuntimeUnwindThem) {
   EXPECT_EQ(segments_now(), 0u);
 }
 
-// ---- what the compiler's code relies on ---------------------------------------------------------------------------------
+// ---- what the compiler's code relies on -----------------------------------------------------------------------------
 
 [[gnu::noinline]] int varied(int n, const char* format, ...) {
   va_list a;
@@ -243,8 +245,8 @@ __attribute__((target("avx2"), noinline)) __m256i vectors(__m256i a, __m256i b) 
   return _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_set1_epi64x(frame[3]));
 }
 
-// Calls nothing that does not ask, for which the linker would demand 16 KiB here and `vectors` would always find room. The call that
-// moves is the first that needs one of the large segments: they are made then, with vector registers.
+// Calls nothing that does not ask, for which the linker would demand 16 KiB here and `vectors` would always find room.
+// The call that moves is the first that needs one of the large segments: they are made then, with vector registers.
 __attribute__((target("avx2"), noinline)) std::uint64_t vectors_at_the_edge(std::size_t n, int* wrong) {
   volatile char pad[336];
   pad[n % 336] = 1;
@@ -344,7 +346,7 @@ TEST(Segments, ArraysThatDoNotFitComeFromTheHeapAndGoBack) {
   });
 }
 
-// ---- code that does not ask ----------------------------------------------------------------------------------------------
+// ---- code that does not ask -----------------------------------------------------------------------------------------
 
 int by_value_deep(const void* a, const void* b) {
   auto one = [] { return std::uint64_t{1}; };
@@ -403,7 +405,7 @@ TEST(Segments, AfterALongjmpOutOfThemTheNextSwitchMendsAll) {
   });
 }
 
-// ---- the rest of the runtime ---------------------------------------------------------------------------------------------
+// ---- the rest of the runtime ----------------------------------------------------------------------------------------
 
 TEST(Segments, SelectTimersLocksAndBlockingCallsWorkInside) {
   each_run([] {
@@ -423,7 +425,8 @@ TEST(Segments, SelectTimersLocksAndBlockingCallsWorkInside) {
           std::uint64_t sum = 0;
           Timer t{1ms};
           (void)t.chan().recv();
-          const int which = select(recv(c, [&](std::optional<int> v) { sum += static_cast<std::uint64_t>(*v); }), timeout(30s));
+          const auto add = [&](std::optional<int> v) { sum += static_cast<std::uint64_t>(*v); };
+          const int which = select(recv(c, add), timeout(30s));
           sum += which == 0;
           sum += blocking([&] {
             auto two = [] { return std::uint64_t{2}; };
