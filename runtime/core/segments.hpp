@@ -1,17 +1,19 @@
 // Segmented stacks: a chain of stack slots that a goroutine's frames go along.
 //
-// Segment    A slot of the pool (stack.hpp) with its guard, owned by the goroutine; its record lies at the slot's top, out of reach of
-//            frames, which grow away from it. The first is a 256K one, as growable goroutines have: one page is touched. Later ones
-//            come when a function does not fit (arch/more_stack.hpp): 256K, from 1 MiB in all on 1M, a mapping of its own for a frame
-//            that is larger.
-// Room       The guard word of a segment lies kReserve above its lowest byte. What is not built with -fsplit-stack (libc, the runtime)
-//            never asks and runs on what is left: kReserve at least, 16 KiB more where lld or gold linked the caller. Behind it is
-//            the slot's own guard: who runs into that is reported. None of it costs memory before it is touched.
-// Found      Which segment, and which goroutine, is told by the stack pointer alone: find_stack(), then the record at the top.
-//            Nothing else has to be right at an instruction at which a freeze or a fault may come.
-// Chain      first -> newer -> newer. Live are the segment of the stack pointer and those older; `left_at` of one says where the next
-//            older one was left. One more is kept at hand, the others go back when they are left, without their pages: a loop
-//            that calls across a boundary costs no kernel call, and a deep recursion keeps nothing.
+// Segment    A slot of the pool (stack.hpp) with its guard, owned by the goroutine; its record lies at the slot's top,
+//            out of reach of frames, which grow away from it. The first is a 256K one, as growable goroutines have: one
+//            page is touched. Later ones come when a function does not fit (arch/more_stack.hpp): 256K, from 1 MiB in
+//            all on 1M, a mapping of its own for a frame that is larger.
+// Room       The guard word of a segment lies kReserve above its lowest byte. What is not built with -fsplit-stack
+//            (libc, the runtime) never asks and runs on what is left: kReserve at least, 16 KiB more where lld or gold
+//            linked the caller. Behind it is the slot's own guard: who runs into that is reported. None of it costs
+//            memory before it is touched.
+// Found      Which segment, and which goroutine, is told by the stack pointer alone: find_stack(), then the record at
+//            the top. Nothing else has to be right at an instruction at which a freeze or a fault may come.
+// Chain      first -> newer -> newer. Live are the segment of the stack pointer and those older; `left_at` of one says
+//            where the next older one was left. One more is kept at hand, the others go back when they are left,
+//            without their pages: a loop that calls across a boundary costs no kernel call, and a deep recursion keeps
+//            nothing.
 //
 //              function                            freeze, at any instruction
 //              new->older, left_at written         stack pointer in the old one: the new one is not looked at
@@ -19,9 +21,10 @@
 //              sp into the new one                 live: from sp; the old one from left_at
 //              returns: sp into the old one        the new one is not looked at, though its words are still there
 //
-// Limit      Spawn::stack_bytes, 1 GiB by default: who has as much in segments and blocks and wants more has overflowed.
-// Blocks     alloca() and arrays of variable size that do not fit come from the heap. They are freed when the segment that their
-//            frame lies in is left, or a frame farther out asks again, or the goroutine ends.
+// Limit      Spawn::stack_bytes, 1 GiB by default: who has as much in segments and blocks and wants more has
+//            overflowed.
+// Blocks     alloca() and arrays of variable size that do not fit come from the heap. They are freed when the segment
+//            that their frame lies in is left, or a frame farther out asks again, or the goroutine ends.
 #pragma once
 
 #include <cstddef>
@@ -65,7 +68,9 @@ inline bool is_segmented(const G* gp) { return arch::kSegmented && WEFT_UNLIKELY
 inline Segment* segment_of(const StackSlot* s) { return reinterpret_cast<Segment*>(s->hi - sizeof(Segment)); }
 
 /// It has begun to run, so its stack is a chain of these.
-inline bool has_segments(const G* gp) { return is_segmented(gp) && gp->stack && gp->stack->kind == StackKind::Segmented; }
+inline bool has_segments(const G* gp) {
+  return is_segmented(gp) && gp->stack && gp->stack->kind == StackKind::Segmented;
+}
 
 /// The slot of a segment of `gp`'s that `addr` lies in, its guard counted in; null: none. Async-signal-safe.
 StackSlot* segment_slot_at(const G* gp, std::uintptr_t addr);
@@ -95,10 +100,12 @@ void free_blocks(Segment* first, Segment* s, std::uintptr_t sp);
 inline Segment* first_segment(const G* gp) { return segment_of(gp->stack); }
 
 /// Has gp as much as it may?
-inline bool segments_are_full(const Segment* first, std::size_t need) { return first->bytes >= first->limit || need > first->limit; }
+inline bool segments_are_full(const Segment* first, std::size_t need) {
+  return first->bytes >= first->limit || need > first->limit;
+}
 
-/// Calls f for each piece of gp's stack that is live, newest first. `from` gives the lowest live byte of a segment as far as is known
-/// otherwise, from its range [lo, hi); hi: nothing. No lock, no allocation.
+/// Calls f for each piece of gp's stack that is live, newest first. `from` gives the lowest live byte of a segment as
+/// far as is known otherwise, from its range [lo, hi); hi: nothing. No lock, no allocation.
 template <class From, class F>
 void each_live_segment(const G* gp, From from, F f) {
   Segment* s = first_segment(gp);
@@ -116,8 +123,8 @@ void each_live_segment(const G* gp, From from, F f) {
   }
 }
 
-/// Set by runtime/obs: says that gp, which stands at `sp` and wants `need` bytes, has overflowed or that there is no memory, and ends the
-/// process.
+/// Set by runtime/obs: says that gp, which stands at `sp` and wants `need` bytes, has overflowed or that there is no
+/// memory, and ends the process.
 extern void (*segments_reporter)(const G* gp, std::uintptr_t sp, std::size_t need, bool refused);
 
 /// Segments beside the first ones, now.
