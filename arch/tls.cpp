@@ -3,6 +3,8 @@
 
 #include <cerrno>
 
+#include "arch/more_stack.hpp"
+
 WEFT_INITIAL_EXEC thread_local weft::rt::M* weft_current_m = nullptr;
 
 extern "C" WEFT_NOINLINE int* weft_errno() noexcept {
@@ -20,6 +22,12 @@ WEFT_NOINLINE rt::M* load_current_m() {
 
 WEFT_NOINLINE void set_current_m(rt::M* mp) {
   asm volatile("" ::: "memory");
+  if constexpr (kSegmented) {
+    // Somebody else's (libgcc's, in a library that brings its own) would split on goroutines that have nowhere to go.
+    static thread_local std::uintptr_t threads_own = 0;
+    if (mp) threads_own = guard_word();
+    set_guard_word(mp ? 0 : threads_own);
+  }
   weft_current_m = mp;
 }
 

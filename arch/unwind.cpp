@@ -364,7 +364,7 @@ namespace {
 
 enum class Step : std::uint8_t { Next, End, NoTable };
 
-Step step_by_table(Regs* r, bool* exact, const StackBounds& bounds, FrameRules* rules) {
+Step step_by_table(Regs* r, bool* exact, StackBounds& bounds, FrameRules* rules) {
   // A return address may be the first byte of the next function: the call stands before it.
   const std::uintptr_t pc = *exact ? r->pc : r->pc - 1;
   Row row;
@@ -385,7 +385,7 @@ Step step_by_table(Regs* r, bool* exact, const StackBounds& bounds, FrameRules* 
   } else {
     return Step::NoTable;
   }
-  if (!signal_frame && (cfa <= r->sp || cfa > bounds.hi)) return Step::End;
+  if (!signal_frame && (cfa <= r->sp || cfa > bounds.hi) && !(bounds.piece && bounds.piece(bounds.of, cfa - 1, &bounds))) return Step::End;
   auto value_of = [&](const Rule& rule, std::uintptr_t same, std::uintptr_t* out) {
     switch (rule.how) {
       case How::Same: *out = same; return true;
@@ -437,8 +437,9 @@ WEFT_NOINLINE void walk_here(FrameFn f, void* arg) {
   _Unwind_Backtrace(own_frame, &own);
 }
 
-void walk_from(const SavedRegs& regs, bool exact, const StackBounds& bounds, FrameRules* rules, FrameFn f, void* arg) {
+void walk_from(const SavedRegs& regs, bool exact, const StackBounds& where, FrameRules* rules, FrameFn f, void* arg) {
   Regs r{regs.pc, regs.sp, regs.fp};
+  StackBounds bounds = where;
   if (r.pc == 0 || bounds.hi < bounds.lo + sizeof(void*) || r.sp < bounds.lo || r.sp > bounds.hi) return;
   for (std::size_t n = 0; n < kFramesMax; n++) {
     if (!f(r.pc, exact, arg)) return;

@@ -7,6 +7,7 @@
 // Bounds     Nothing is read outside [lo, hi) of the stack; each frame lies above the one before. `checked` reads go through
 //            the kernel, for stacks that may be unmapped or change under the walk: then frames may be missing or stale,
 //            but nothing faults.
+// Pieces     A segmented stack is left through __morestack, whose frame lies on the older piece (more_stack_x86_64.cpp).
 // Rejected   libunwind and libdw as dependencies. Frame pointers alone: libc and user code without them cut the chain.
 #pragma once
 
@@ -43,6 +44,9 @@ struct StackBounds {
   std::uintptr_t hi = 0;
   bool checked = false;
   std::ptrdiff_t shift = 0;  // the bytes of address a are at a + shift: a stack that has been copied elsewhere
+  /// A stack in several pieces: finds the one of `of` that holds `at`. Null: there is only this one.
+  bool (*piece)(const void* of, std::uintptr_t at, StackBounds* out) = nullptr;
+  const void* of = nullptr;
 };
 
 /// Copies `n` bytes from an address that may not be mapped. One kernel call. False: it cannot be read.

@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <mutex>
 
+#include "arch/more_stack.hpp"
 #include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/emit.hpp"
@@ -320,6 +321,9 @@ Capabilities capabilities() {
     case CopyMode::Trapped: c.copyable = "stacks of their own: foreign touches are trapped"; break;
     case CopyMode::Own: c.copyable = "stacks of their own: a sanitizer watches them"; break;
   }
+  c.segmented = !arch::kSegmented               ? "off: built without (Meson option segmented)"
+                : !arch::split_code_is_there() ? "off: the program is not linked with weft-segmented"
+                                               : "on";
   c.symbols = symbols_available();
   timespec now{};
   const int fd = arch::kernel.epoll_create(0);

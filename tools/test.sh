@@ -6,7 +6,7 @@ set -uo pipefail
 usage() {
   cat <<'TEXT'
 usage: test.sh [--quick] [--long] [--werror]
-  --quick   the plain build only, without the sanitizers and the second compiler
+  --quick   the plain build only, without the sanitizers, segmented stacks and the second compiler
   --long    also the soaks and the benchmark comparison, with their figures (about 50 minutes more)
   --werror  warnings are errors in all builds
 TEXT
@@ -78,6 +78,11 @@ if [ -z "$quick" ]; then
   variant tsan "$root/build-tsan" "${checked[@]}" -Doptimization=1 -Db_sanitize=thread \
     -Dtools=$([ -n "$long" ] && echo enabled || echo disabled)
   wrapper=()
+
+  # Segmented stacks: their own suite, and all others in a library that has them.
+  if variant segmented "$root/build-segmented" -Dbuildtype=release -Dtests=enabled -Dtools=disabled -Dsegmented=enabled; then
+    suite segmented consumers --tap -- "$root/tests/consumers/run.sh" "$root/build-segmented"
+  fi
 
   # The second compiler, and the library as a shared one.
   if CXX=clang++-14 variant clang "$root/build-clang" -Dtools=enabled -Dtests=enabled \

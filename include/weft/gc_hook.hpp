@@ -103,7 +103,8 @@ struct StackView {
 };
 using StackFn = void (*)(const StackView& view, void* arg);
 
-/// Calls f for every goroutine, whatever its state, and for the runtime's threads. `f` must not allocate while the world is frozen.
+/// Calls f for every goroutine, whatever its state, and for the runtime's threads; for one on a segmented stack once per piece, the
+/// newest first, which has the registers. `f` must not allocate while the world is frozen.
 /// All ranges are aligned to words. The caller's own frames are in, from this call up, with what its registers held.
 /// The caller has frozen the world, or stopped it: then threads are left out, and who runs on without a P is Moving. Else: Panic.
 /// Cost: linear in goroutines; no allocation, no lock.
@@ -124,7 +125,7 @@ struct Root {
   const void* hi = nullptr;
 };
 using RootFn = void (*)(const Root& root, void* arg);
-/// The whole stack that the caller runs on, if it is a goroutine's: its bounds as the runtime knows them. Any time, no safepoint.
+/// The whole stack that the caller runs on, if it is a goroutine's (of a segmented one the piece): its bounds as the runtime knows them. Any time, no safepoint.
 bool own_stack(const void** lo, const void** hi);
 
 /// What goroutines hold outside their stacks, but for blocks of Collector::allocate. As each_stack().

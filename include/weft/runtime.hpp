@@ -205,6 +205,7 @@ struct Capabilities {
   std::string guard;      ///< the rung in force: "install", "hole", "mprotect", "canary"
   std::string hibernate;  ///< "on", or "off: ..." with the reason
   std::string copyable;   ///< "copied", or why copyable goroutines have stacks of their own
+  std::string segmented;  ///< "on", or "off: ..." with the reason
   bool symbols = false;   ///< reports carry functions and lines
   bool precise_sleep = false;  ///< epoll_pwait2
 };

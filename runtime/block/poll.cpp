@@ -12,7 +12,7 @@
 #include <weft/go.hpp>
 
 #include "arch/tls.hpp"
-#include "runtime/core/stack.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/sched.hpp"
 
 extern "C" WEFT_NO_COVERAGE WEFT_COLD void weft_poll_slow() noexcept {
@@ -20,8 +20,7 @@ extern "C" WEFT_NO_COVERAGE WEFT_COLD void weft_poll_slow() noexcept {
   M* mp = current_m();
   G* gp = mp->curg;
   if (peek(gp->depth) != 0 || mp->call_depth != 0) return;
-  const char* here = static_cast<const char*>(__builtin_frame_address(0));
-  if (!gp->stack || here < gp->stack->lo || here >= gp->stack->hi) return;
+  if (!on_stack_of(gp, __builtin_frame_address(0))) return;
   const int saved = *weft_errno();
   weft::detail::safepoint_slow();
   *weft_errno() = saved;

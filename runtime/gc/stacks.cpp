@@ -20,6 +20,9 @@
 //            The next G is `to` before it runs: its context was stored before anybody could find it.
 // Taken over   A G that ends hands its stack to one that has never run, without a switch: for some instructions neither G has it.
 //            It is found by the stack pointer all the same.
+// Segments   A goroutine on a segmented stack has a view for each piece that is live: that of the stack pointer, found as above, and the
+//            older ones, from where each was left (core/segments.hpp). Half way it may be any: then each piece that such a word
+//            points into.
 // Signals    A thread may stand in a handler of somebody else's, on its signal stack: the outer frame there holds the registers,
 //            stack pointer included, of the goroutine: its stack is live from the lowest word found there, less the red zone.
 //            On a stack that is not known at all (a coroutine library's, inside a goroutine): the whole goroutine's.
@@ -41,6 +44,7 @@
 #include "runtime/core/blocks.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -142,6 +146,11 @@ std::uintptr_t live_from(const Seat& seat, const Range& stack, std::uintptr_t sa
   return down(lo);
 }
 
+/// The same for pieces of a segmented stack.
+auto half_way(const Seat& seat, std::uintptr_t saved) {
+  return [&seat, saved](const StackSlot*, std::uintptr_t lo, std::uintptr_t hi) { return live_from(seat, {lo, hi}, saved); };
+}
+
 // ---- views -------------------------------------------------------------------------------------------------------------
 
 GoState state_of(const G* gp) {
@@ -185,6 +194,38 @@ void place_parked(StackView& v, const G* gp, const StackSlot* s, const Range& li
   v.hi = to_ptr(to_word(image.hi) + static_cast<std::uintptr_t>(image.shift));
 }
 
+/// The thread stands on a stack of gp's.
+bool stands_on(const Seat& seat, const G* gp) {
+  if (!seat.slot || !gp->stack) return false;
+  return seat.slot == gp->stack || (has_segments(gp) && segment_slot_at(gp, to_word(seat.slot->lo)) == seat.slot);
+}
+
+/// A view for each live piece, the newest first, which has the registers. `from` as in each_live_segment().
+template <class From>
+void view_segments(StackView v, const G* gp, From from, gc::StackFn f, void* arg) {
+  bool any = false;
+  each_live_segment(gp, from, [&](const StackSlot* s, std::uintptr_t lo, std::uintptr_t hi) {
+    place(v, s, {up(lo), down(hi)});
+    f(v, arg);
+    v.registers_lo = v.registers_hi = nullptr;
+    any = true;
+  });
+  if (any) return;
+  place(v, gp->stack, {});
+  f(v, arg);
+}
+
+/// The stack that a thread stands on, of gp if that is known.
+void view_seat(StackView v, const G* gp, const Seat& seat, gc::StackFn f, void* arg) {
+  if (gp && has_segments(gp)) {
+    view_segments(
+        v, gp, [&](const StackSlot* s, std::uintptr_t, std::uintptr_t hi) { return s == seat.slot ? seat.live.lo : hi; }, f, arg);
+    return;
+  }
+  place(v, seat.slot, seat.live);
+  f(v, arg);
+}
+
 StackView view_of(const G* gp) {
   StackView v;
   v.goid = gp->id;
@@ -216,9 +257,8 @@ void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
   if (seat.on == Seat::On::Goroutine) {
     const G* gp = whose(mp, seat.slot);
     if (gp) v = view_of(gp);
-    place(v, seat.slot, seat.live);
     add_registers(v, seat);
-    f(v, arg);
+    view_seat(v, gp, seat, f, arg);
   } else if (seat.on == Seat::On::Signal) {
     v.words = Words::Signal;
     place(v, nullptr, seat.live);
@@ -255,8 +295,13 @@ void each_of_thread(const M* mp, const Self& self, gc::StackFn f, void* arg) {
 /// One that is wholly parked, or not started.
 void view_parked(StackView& v, const G* gp, gc::StackFn f, void* arg) {
   const StackSlot* s = gp->stack;
-  if (s && whole(s).holds(to_word(gp->ctx)))
-    place_parked(v, gp, s, {to_word(gp->ctx), to_word(s->hi)});
+  const auto ctx = to_word(gp->ctx);
+  if (has_segments(gp)) {
+    const auto from_context = [ctx](const StackSlot*, std::uintptr_t lo, std::uintptr_t hi) { return ctx >= lo && ctx < hi ? ctx : hi; };
+    return view_segments(v, gp, from_context, f, arg);
+  }
+  if (s && whole(s).holds(ctx))
+    place_parked(v, gp, s, {ctx, to_word(s->hi)});
   else
     place(v, s, {});
   f(v, arg);
@@ -270,14 +315,18 @@ void view_goroutine(const G* gp, const Self& self, bool frozen, gc::StackFn f, v
   const StackSlot* s = gp->stack;
   const M* mp = runs_on(gp);
   const bool runs = status == GStatus::Running || status == GStatus::Syscall;
+  const auto ctx = to_word(gp->ctx);
+  const auto from_lowest = [](const StackSlot*, std::uintptr_t lo, std::uintptr_t) { return lo; };
   Range live;
-  if (runs && gp->id == 0) {
-    if (s) live = whole(s);  // left behind by an earlier run: nobody knows where it is
+  if (runs && gp->id == 0) {  // left behind by an earlier run: nobody knows where it is
+    if (has_segments(gp)) return view_segments(v, gp, from_lowest, f, arg);
+    if (s) live = whole(s);
   } else if (mp && (frozen || mp == self.mp) && (running_on(mp) == gp || mp->from == gp)) {
     const Seat seat = seat_of(mp, self);
-    if (seat.slot && seat.slot == s) return;  // done
-    if (s) live = {live_from(seat, whole(s), to_word(gp->ctx)), to_word(s->hi)};
+    if (stands_on(seat, gp)) return;  // done
     if (seat.on == Seat::On::Unknown && running_on(mp) == gp) add_registers(v, seat);
+    if (has_segments(gp)) return view_segments(v, gp, half_way(seat, ctx), f, arg);
+    if (s) live = {live_from(seat, whole(s), ctx), to_word(s->hi)};
   } else if (runs && !frozen) {
     v.where = gc::Where::Moving;
     f(v, arg);
@@ -327,11 +376,10 @@ WEFT_NOINLINE void view_suspended(const G* gp, gc::StackFn f, void* arg) {
     return;
   }
   const Seat seat = seat_of(mp, nobody);
-  if (seat.slot && seat.slot == gp->stack) {
+  if (stands_on(seat, gp)) {
     StackView v = view_of(gp);
-    place(v, seat.slot, seat.live);
     add_registers(v, seat);
-    f(v, arg);
+    view_seat(v, gp, seat, f, arg);
     return;
   }
   // It stands between two stacks, or in a handler on the signal stack.
@@ -346,6 +394,7 @@ WEFT_NOINLINE void view_suspended(const G* gp, gc::StackFn f, void* arg) {
   }
   StackView v = view_of(gp);
   if (seat.on != Seat::On::Signal) add_registers(v, seat);
+  if (has_segments(gp)) return view_segments(v, gp, half_way(seat, to_word(gp->ctx)), f, arg);
   if (const StackSlot* s = gp->stack) place(v, s, {live_from(seat, whole(s), to_word(gp->ctx)), to_word(s->hi)});
   f(v, arg);
 }
@@ -369,11 +418,7 @@ WEFT_NOINLINE void each_stack(StackFn f, void* arg) {
     // The caller's own goroutine is the only one of those that run that stands still for it.
     const Seat seat = seat_of(mp, e.self);
     const G* gp = running_on(mp);
-    if (gp && seat.slot && seat.slot == gp->stack) {
-      StackView v = view_of(gp);
-      place(v, seat.slot, seat.live);
-      f(v, arg);
-    }
+    if (gp && stands_on(seat, gp)) view_seat(view_of(gp), gp, seat, f, arg);
   }
   g_table_each(
       [](G* gp, void* arg) {

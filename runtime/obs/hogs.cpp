@@ -42,10 +42,7 @@ void take_stack(G* gp, const void* ucontext, void* arg) {
   look->parent = gp->parent;
   look->site = shown_site(gp);
   if (gp->extra) look->name[gp->extra->spawn.name.copy(look->name, sizeof look->name - 1)] = 0;
-  const StackSlot* s = gp->stack;
-  if (!s) return;
-  const arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(s->lo), reinterpret_cast<std::uintptr_t>(s->lo) + s->bytes(), true};
-  collect_frames_from_ucontext(ucontext, bounds, &look->frames);
+  if (gp->stack) collect_frames_from_ucontext(gp, ucontext, &look->frames);
 }
 
 void report_overrun(M* mp, G* gp, std::int64_t ran_ns) {

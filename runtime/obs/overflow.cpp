@@ -4,6 +4,8 @@
 //           lowest byte, since a frame may step over the guard and land in that of a stranger; or if sp is below its
 //           stack. Else, in the few instructions around a switch, the owner of the guard if sp is there as well. A fault
 //           near sp on g0 is an overflow of the M's own stack. Everything else is not ours.
+// Segments  What runs into the guard of a segment did not ask for another one. Who asks and may have no more, or gets none, is reported from
+//           where it asks.
 // How       The handler runs on the M's alternate stack. It prints the header from what lies in the descriptor, unwinds the
 //           stack below it into an array (libgcc's unwinder: it has all registers, which the probes of a wide frame's
 //           prologue need), moves to a fresh 1 MiB stack, where a demangler has room, and names the frames there.
@@ -20,11 +22,13 @@
 #include <unistd.h>
 #include <unwind.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
 
 #include "arch/context.hpp"
+#include "arch/more_stack.hpp"
 #include "arch/signal.hpp"
 #include "arch/stack_memory.hpp"
 #include "arch/thread.hpp"
@@ -35,6 +39,7 @@
 #include "runtime/obs/sink.hpp"
 #include "runtime/obs/traceback.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 
 namespace weft::rt {
 namespace {
@@ -157,21 +162,72 @@ void become_reporter() {
   for (;;) ::pause();
 }
 
-void emit_header(const G* gp, const StackSlot* s, std::uintptr_t sp) {
-  emit("runtime: goroutine stack exceeds ");
-  emit_dec(s->limit());
-  emit("-byte limit\nfatal error: stack overflow\n\ngoroutine ");
+void emit_who(const G* gp) {
+  emit("goroutine ");
   emit_dec(gp ? gp->id : 0);
   if (gp && gp->extra && !gp->extra->spawn.name.empty()) {
     emit(" \"");
     emit(gp->extra->spawn.name.c_str());
     emit("\"");
   }
-  emit(s->kind == StackKind::Copyable ? " [running]: copyable stack [" : " [running]: growable stack [");
+}
+
+void emit_range(const StackSlot* s) {
+  emit("[");
   emit_hex(reinterpret_cast<std::uintptr_t>(s->cls == kOwnMapping ? s->lo : s->bottom()));
   emit(", ");
   emit_hex(reinterpret_cast<std::uintptr_t>(s->hi));
-  emit(") of ");
+  emit(")");
+}
+
+/// `at`: the segment that sp lies in, or whose guard was hit.
+void emit_segments(const G* gp, const StackSlot* at, std::uintptr_t sp) {
+  const Segment* first = first_segment(gp);
+  std::size_t n = 1;
+  for (const Segment* s = segment_of(at); s != first && s->older; s = s->older) n++;
+  emit(" [running]: segmented stack of ");
+  emit_dec(first->bytes);
+  emit(" bytes in ");
+  emit_dec(n);
+  emit(n == 1 ? " segment " : " segments, the first ");
+  if (n > 1) {
+    emit_range(first->slot);
+    emit(", the last ");
+  }
+  emit_range(at);
+  emit(", sp=");
+  emit_hex(sp);
+  emit(", guard ");
+  emit(guard_name(at->guard));
+  emit("\n");
+}
+
+/// Code that does not ask for segments has come to the end of one.
+void emit_end_of_segment(const G* gp, const StackSlot* s, std::uintptr_t sp) {
+  emit("runtime: goroutine stack exceeds ");
+  emit_dec(s->limit());
+  emit("-byte limit of a segment\nfatal error: stack overflow\n\n");
+  emit_who(gp);
+  emit_segments(gp, s, sp);
+  if (arch::guard_word() != segment_of(s)->guard) {
+    emit("a longjmp has left later segments behind: an exception would have told the runtime\n");
+    return;
+  }
+  emit("code that is not built with -fsplit-stack does not ask for more: build it so, or use weft::go({.stack = weft::Stack::Growable, "
+       ".stack_bytes = ");
+  emit_dec(std::min(std::max(first_segment(gp)->bytes, std::size_t{4} << 20) * 2, kStackBytesMax));
+  emit("}, ...)\n");
+}
+
+void emit_header(const G* gp, const StackSlot* s, std::uintptr_t sp) {
+  if (gp && has_segments(gp) && s->kind == StackKind::Segmented) return emit_end_of_segment(gp, s, sp);
+  emit("runtime: goroutine stack exceeds ");
+  emit_dec(s->limit());
+  emit("-byte limit\nfatal error: stack overflow\n\n");
+  emit_who(gp);
+  emit(s->kind == StackKind::Copyable ? " [running]: copyable stack " : " [running]: growable stack ");
+  emit_range(s);
+  emit(" of ");
   emit_dec(s->limit());
   emit(" bytes, ");
   if (sp) {
@@ -197,6 +253,41 @@ void emit_header(const G* gp, const StackSlot* s, std::uintptr_t sp) {
   print_with_room();
 }
 
+bool take_own_frame(std::uintptr_t pc, bool exact, void*) {
+  walk.frames.add(pc, exact);
+  return walk.frames.count < kFramesMax;
+}
+
+/// A segmented stack that cannot have another segment. On that stack: it still has its reserve.
+void on_segments(const G* gp, std::uintptr_t sp, std::size_t need, bool refused) {
+  become_reporter();
+  culprit = gp;
+  const Segment* first = first_segment(gp);
+  if (refused) {
+    emit("fatal error: out of memory: no segment for ");
+    emit_dec(need);
+    emit(" bytes more\n\n");
+  } else {
+    emit("runtime: goroutine stack exceeds ");
+    emit_dec(first->limit);
+    emit("-byte limit\nfatal error: stack overflow\n\n");
+  }
+  emit_who(gp);
+  emit_segments(gp, slot_at(gp, reinterpret_cast<const void*>(sp)), sp);
+  if (!refused && first->limit < kStackBytesMax) {
+    emit("to give it more: weft::go({.stack = weft::Stack::Segmented, .stack_bytes = ");
+    emit_dec(first->limit < kStackBytesMax / 2 ? first->limit * 2 : kStackBytesMax);
+    emit("}, ...)\n");
+  }
+  emit("\n");
+  limit_patience();
+  walk.frames.add(reinterpret_cast<const std::uintptr_t*>(sp)[1], false);  // who asks is in no frame yet
+  arch::walk_here(take_own_frame, nullptr);
+  walk.list = walk.frames.list();
+  known.store(kFrames, memory_order_release);  // [overflow]
+  print_with_room();
+}
+
 // The canary's finding: the goroutine has ended, there are no frames left to show.
 void on_canary(StackSlot* s, G* owner) {
   become_reporter();
@@ -211,7 +302,7 @@ void on_canary(StackSlot* s, G* owner) {
 StackSlot* overflowed(const M* mp, const char* addr, const char* sp, G** who) {
   G* gp = mp->curg;
   if (gp && gp->stack) {
-    StackSlot* s = gp->stack;
+    StackSlot* s = slot_at(gp, sp);
     const bool below = addr < s->lo && s->lo - addr <= kJump && in_stack_memory(addr);
     // However far it came: canaries stop nobody. Below a mapping of its own there may be anything; the access has to
     // belong to the frame.
@@ -283,6 +374,7 @@ bool on_fault(int, siginfo_t* info, void* uc) {
 
 bool overflow_install() {
   canary_reporter = on_canary;
+  segments_reporter = on_segments;
   // The unwinder allocates and takes the loader's lock on its first use in a process: now is better than then.
   _Unwind_Backtrace([](_Unwind_Context*, void*) { return _URC_END_OF_STACK; }, nullptr);
   return arch::install_fault_handlers(on_fault);

@@ -10,6 +10,7 @@
 #include "arch/sanitizer.hpp"
 #include "arch/tls.hpp"
 #include "runtime/core/m.hpp"
+#include "runtime/core/segments.hpp"
 
 namespace weft::rt {
 namespace {
@@ -25,8 +26,6 @@ struct Visit {
   arch::SanStack room;
 };
 
-/// False: there already (a report that fails inside a report), or on a signal's stack.
-bool on_stack(const StackSlot* s, const void* sp) { return sp >= s->lo && sp < s->hi; }
 
 WEFT_NO_SANITIZE void visit(arch::Transfer t) {
   WEFT_MARK_ENTRY;
@@ -43,7 +42,8 @@ WEFT_NO_SANITIZE void visit(arch::Transfer t) {
 
 WEFT_NO_SANITIZE WEFT_NOINLINE void with_room(void (*f)(void*), void* arg) {
   M* mp = arch::current_m();
-  if (!mp || mp->curg->system || !mp->g0.ctx || !mp->curg->stack || !on_stack(mp->curg->stack, __builtin_frame_address(0))) {
+  // Or there already (a report that fails inside a report), or on a signal's stack.
+  if (!mp || mp->curg->system || !mp->g0.ctx || !on_stack_of(mp->curg, __builtin_frame_address(0))) {
     f(arg);
     return;
   }

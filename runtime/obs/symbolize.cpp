@@ -67,7 +67,7 @@ constexpr std::string_view kHiddenFunctions[] = {
     "weft::Mutex::",          "weft::Resume<",      "std::terminate(",   "std::rethrow_exception(", "std::invoke<",  "std::__invoke",
     "std::apply<",        "std::__apply_impl<", "std::_Function_handler<", "std::function<", "__cxxabiv1::", "__cxa_throw(",
     "__cxa_rethrow(",     "__cxa_call_",       "__gxx_personality",  "_Unwind_",            "jump_fcontext(",
-    "make_fcontext(",     "__clang_call_terminate(",
+    "make_fcontext(",     "__clang_call_terminate(", "__morestack",
 };
 // Of calls that were inlined, whose names may lack their namespaces.
 constexpr std::string_view kHiddenFiles[] = {

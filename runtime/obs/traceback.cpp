@@ -16,6 +16,7 @@
 #include "arch/thread.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/sched.hpp"
 
 namespace weft::rt {
@@ -235,21 +236,38 @@ WEFT_NO_SANITIZE WEFT_NOINLINE Place place_of(const G* gp) { return {gp->stack, 
 
 }  // namespace
 
+arch::StackBounds bounds_at(const G* gp, std::uintptr_t sp, bool checked) {
+  const StackSlot* s = is_segmented(gp) ? slot_at(gp, reinterpret_cast<const void*>(sp)) : place_of(gp).stack;
+  if (!s) return {};
+  arch::StackBounds b{reinterpret_cast<std::uintptr_t>(s->lo), reinterpret_cast<std::uintptr_t>(s->hi), checked};
+  if (has_segments(gp)) {
+    b.of = gp;
+    b.piece = [](const void* of, std::uintptr_t at, arch::StackBounds* out) {
+      const StackSlot* s = segment_slot_at(static_cast<const G*>(of), at);
+      if (!s) return false;
+      out->lo = reinterpret_cast<std::uintptr_t>(s->lo);
+      out->hi = reinterpret_cast<std::uintptr_t>(s->hi);
+      return true;
+    };
+  }
+  return b;
+}
+
 bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames* out) {
   const GStatus s = gp->status.load(memory_order_acquire);  // [status]
   const auto [stack, ctx] = place_of(gp);
   if (s == GStatus::Dead || !gp->started || !stack) return false;
-  arch::StackBounds bounds{reinterpret_cast<std::uintptr_t>(stack->lo), reinterpret_cast<std::uintptr_t>(stack->hi), checked};
   if (s == GStatus::Syscall) {
     // The frames above the call stay as they are until it ends, and that is a safepoint.
     const M* mp = gp->m;
     if (!mp) return false;
-    arch::walk_from(mp->call, false, bounds, rules, take_frame, out);
+    arch::walk_from(mp->call, false, bounds_at(gp, mp->call.sp, checked), rules, take_frame, out);
     return out->count > 0;
   }
   if (s != GStatus::Waiting && s != GStatus::Runnable) return false;
   if (!ctx) return false;
   const auto at = reinterpret_cast<std::uintptr_t>(ctx);
+  arch::StackBounds bounds = bounds_at(gp, at, checked);
   if (at < bounds.lo || at >= bounds.hi) return false;
   const StackImage image = stack_image(gp);
   if (image.shift != 0) {
@@ -269,9 +287,9 @@ bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames*
   return out->count > 0;
 }
 
-void collect_frames_from_ucontext(const void* ucontext, const arch::StackBounds& bounds, Frames* out) {
+void collect_frames_from_ucontext(const G* gp, const void* ucontext, Frames* out) {
   const arch::FaultRegs r = arch::fault_regs(ucontext);
-  arch::walk_from({r.pc, r.sp, r.fp}, true, bounds, nullptr, take_frame, out);
+  arch::walk_from({r.pc, r.sp, r.fp}, true, bounds_at(gp, r.sp, true), nullptr, take_frame, out);
 }
 
 // ---- printing ------------------------------------------------------------------------------------------------------

@@ -56,8 +56,10 @@ void collect_own_frames(Frames* out);
 /// A goroutine that does not run, or is in a blocking call (from there up). `checked`: the world is not stopped. False: it has
 /// no frames now (it runs, or never ran).
 bool collect_parked_frames(G* gp, bool checked, arch::FrameRules* rules, Frames* out);
-/// The stack that a signal interrupted.
-void collect_frames_from_ucontext(const void* ucontext, const arch::StackBounds& bounds, Frames* out);
+/// The stack of gp, which a signal has interrupted.
+void collect_frames_from_ucontext(const G* gp, const void* ucontext, Frames* out);
+/// What may be read of gp's stack where `sp` is.
+arch::StackBounds bounds_at(const G* gp, std::uintptr_t sp, bool checked);
 
 struct PrintOptions {
   bool system = false;   // also the runtime's own frames, and PCs

@@ -31,6 +31,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/cancel.hpp"
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/hibernator.hpp"
@@ -337,6 +338,7 @@ void drop_g_at_end(G* gp, void*) {
   }
   if (gp->stack) {
     NotFrozen alone;  // an own mapping is gone after this
+    if (is_segmented(gp) && gp->ctx) end_segments(gp);
     if (StackSlot* s = std::exchange(gp->stack, nullptr); !is_copyable(gp)) stack_release(nullptr, s);
   }
   delete std::exchange(gp->extra, nullptr);

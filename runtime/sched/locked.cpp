@@ -1,6 +1,6 @@
 // Goroutines that are locked to their thread.
 //
-// Protocol   A locked G is special (GStart), as one on a copyable stack is, and one whose stack is hibernated: only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
+// Protocol   A locked G is special (GStart), as one on a copyable or segmented stack is, and one whose stack is hibernated: only g0 starts it, and whoever finds it in a queue on another M gives that M's P to its
 //            owner, which sleeps on its note meanwhile and runs nobody else:
 //
 //              finder (execute)                   owner (only_locked)
@@ -19,6 +19,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/switch.hpp"
 
 namespace weft::rt {
@@ -76,6 +77,8 @@ bool start_special(M* mp, G* gp) {
   if (put_aside_if_held(gp)) return false;
   M* owner = gp->extra ? gp->extra->locked_m : nullptr;
   if (is_copyable(gp) && (!owner || owner == mp)) return enter_run_slot(mp, gp);
+  if constexpr (arch::kSegmented)
+    if (is_segmented(gp) && (!owner || owner == mp)) return enter_segments(mp, gp);
   if (!owner) {  // its stack was hibernated, or it has been held
     bring_back(gp->stack);
     gp->started = kStarted;
@@ -134,7 +137,7 @@ void unlock_os_thread() {
     return;
   M* mp = current_m();
   gp->extra->locked_m = nullptr;
-  if (!is_copyable(gp)) gp->started = kStarted;
+  if (!is_copyable(gp) && !is_segmented(gp)) gp->started = kStarted;
   mp->locked_g = nullptr;
   mp->bound = Bound::No;
 }

@@ -19,6 +19,7 @@
 
 #include <utility>
 
+#include "arch/more_stack.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/sched_point.hpp"
@@ -48,6 +49,7 @@ void execute(M* mp, G* gp) {
   mp->commit = Commit::None;
   switch_to(mp, &mp->g0, gp);
   if (WEFT_UNLIKELY(mp->run_slot != nullptr)) leave_run_slot(mp);
+  if constexpr (arch::kSegmented) arch::set_guard_word(0);  // segmented.cpp
 }
 
 // ---- find work -----------------------------------------------------------------------------------------------------

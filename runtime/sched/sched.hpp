@@ -290,6 +290,12 @@ void leave_run_slot(M* mp);
 /// Who lies on it has ended. Before leave_run_slot().
 void end_in_run_slot(M* mp, G* gp);
 
+// ---- segmented stacks (segmented.cpp) ----------------------------------------------------------------------------------
+
+/// Gives gp its first segment if it has none, and the thread gp's guard word: gp is what it switches to next. False: gp waits for a
+/// stack. Stack: g0. P: held.
+bool enter_segments(M* mp, G* gp);
+
 // ---- queues --------------------------------------------------------------------------------------------------------
 
 /// Runnable: next on this P, which has thieves; who was next goes to the back. (park.cpp; switch.hpp has put_next_here())

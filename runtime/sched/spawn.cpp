@@ -25,6 +25,7 @@
 #include "runtime/base/probe.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/core/run_slot.hpp"
+#include "runtime/core/segments.hpp"
 #include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/switch.hpp"
 #include "runtime/sched/unwind.hpp"
@@ -121,7 +122,10 @@ void commit_dead(M* mp, G* from, void*) {
   if (WEFT_UNLIKELY(is_copyable(from))) {
     end_in_run_slot(mp, from);
   } else {
-    if (WEFT_UNLIKELY(stack_ended_hook != nullptr)) stack_ended_hook(from, from->stack);
+    if (is_segmented(from))
+      end_segments(from);
+    else if (WEFT_UNLIKELY(stack_ended_hook != nullptr))
+      stack_ended_hook(from, from->stack);
     stack_release(pp ? &pp->stacks : nullptr, std::exchange(from->stack, nullptr));
   }
   if (WEFT_UNLIKELY(peek(sched.stackless_count) != 0)) retry_stackless();
@@ -279,7 +283,8 @@ void begin_on_stack(G* gp) {
   if (WEFT_UNLIKELY(gp->reason == WaitReason::NoStack)) stack_found(gp);
   arch::san_ready_stack(s->san);
   arch::san_fresh_stack(s->san, s->lo, s->bytes());
-  gp->ctx = arch::make_context(s->start(), static_cast<std::size_t>(s->start() - s->lo), g_entry);
+  char* const start = is_segmented(gp) ? s->start() - sizeof(Segment) : s->start();
+  gp->ctx = arch::make_context(start, static_cast<std::size_t>(start - s->lo), g_entry);
   gp->depth.store(1, memory_order_relaxed);
 }
 
@@ -362,6 +367,13 @@ void add_labels(Spawn* spawn, const Spawn& from) {
   }
 }
 
+void check_segments_can_be() {
+  if (!arch::kSegmented)
+    fatalf("weft: Stack::Segmented: this weft was built without segmented stacks (Meson option -Dsegmented=enabled, x86-64 with lld or gold)");
+  if (!arch::split_code_is_there())
+    fatalf("weft: Stack::Segmented: the program is not linked with weft-segmented, so its code cannot ask for segments");
+}
+
 void drop_g(G* gp) {
   scrub(gp);
   M* mp = current_m();
@@ -398,14 +410,14 @@ NewG new_goroutine(std::size_t size, std::size_t align) {
 }
 
 NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align, bool must_have_stack) {
-  if (spawn.stack == Stack::Segmented)
-    fatalf("weft: Stack::Segmented is not in this release: Growable stacks go up to 1 GiB (Spawn::stack_bytes)");
+  const bool segmented = spawn.stack == Stack::Segmented;
+  if (segmented) check_segments_can_be();
   if (spawn.stack_bytes > kStackBytesMax)
     fatalf("weft: stack_bytes = %zu: at most %zu", spawn.stack_bytes, kStackBytesMax);
   if (spawn.main_thread && sched.in_run)
     panic("weft: Spawn::main_thread in run(): goroutine 1 is on its thread, and stays there with lock_os_thread()");
   const bool copyable = spawn.stack == Stack::Copyable;
-  const std::uint8_t cls = spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
+  const std::uint8_t cls = segmented ? kSegmentedClass : spawn.stack_bytes ? stack_class(spawn.stack_bytes) : sched.default_stack_cls;
   if (copyable && spawn.main_thread) fatalf("weft: Stack::Copyable with Spawn::main_thread: the host's thread runs growable stacks only");
   if (copyable && cls == kOwnMapping) fatalf("weft: Stack::Copyable of more than 1 MiB: set Spawn::stack_bytes to at most 1 << 20");
   const bool plain = spawn.name.empty() && spawn.labels.empty() && spawn.stack_bytes == 0 && !spawn.main_thread &&
@@ -439,7 +451,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
   gp->stack_cls = copyable ? static_cast<std::uint8_t>(kCopyableClass + cls) : cls;
   try {
     gp->extra = extra.release();
-    if (copyable) gp->started = kSpecial;
+    if (copyable || segmented) gp->started = kSpecial;
     if (spawn.main_thread) {
       gp->extra->locks = 1;  // never undone
       gp->extra->locked_m = sched.host_m;
@@ -452,7 +464,7 @@ NewG new_goroutine_with(const Spawn& spawn, std::size_t size, std::size_t align,
     throw;
   }
   if (must_have_stack && !copyable) {
-    gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, gp->stack_cls, stack_bytes_of(gp));
+    gp->stack = stack_acquire(mp && mp->p ? &mp->p->stacks : nullptr, segmented ? kFirstSegmentClass : gp->stack_cls, stack_bytes_of(gp));
     if (!gp->stack) {
       free_closure(gp);
       drop_g(gp);

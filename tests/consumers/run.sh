@@ -49,6 +49,12 @@ pkgconfig_consumer() {
     $(pkg-config --cflags --libs weft) &&
     $CXX -std=c++20 -Wall -Wextra -Werror -o "$1/polled" "$here/pkgconfig/sieve.cpp" \
       $(pkg-config "--variable=poll_cflags_$id" weft) $(pkg-config --cflags --libs weft) || return 1
+  # On segmented stacks, where this build has them: compiled and linked in one step.
+  [ ! -f "${pc%/weft.pc}/weft-segmented.pc" ] || {
+    # shellcheck disable=SC2046
+    $CXX -std=c++20 -Wall -Wextra -Werror -o "$1/segmented" "$here/pkgconfig/segmented.cpp" \
+      $(pkg-config --cflags --libs weft-segmented) && timeout 60 "$1/segmented" || return 1
+  }
   # On the collected heap, where this build has it.
   [ ! -f "${pc%/weft.pc}/weft-gc.pc" ] || {
     # shellcheck disable=SC2046

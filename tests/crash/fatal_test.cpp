@@ -228,6 +228,18 @@ TEST(Fatal, RunWhileAnotherRuntimeRuns) {
   EXPECT_EQ(c.out, "") << c.report();
 }
 
+// This suite is not linked with weft-segmented.
+TEST(Fatal, SegmentedStacksWhereThereAreNone) {
+  const Child c = child([] { run([] { go({.stack = Stack::Segmented}, [] { std::puts("ran"); }); }); });
+  EXPECT_EQ(c.status, 2) << c.report();
+  EXPECT_EQ(c.out, "") << c.report();
+  EXPECT_TRUE(c.says(arch::kSegmented ? "fatal error: weft: Stack::Segmented: the program is not linked with weft-segmented"
+                                      : "fatal error: weft: Stack::Segmented: this weft was built without segmented stacks "
+                                        "(Meson option -Dsegmented=enabled, x86-64 with lld or gold)"))
+      << c.report();
+  EXPECT_EQ(capabilities().segmented.rfind("off: ", 0), 0u);
+}
+
 TEST(Fatal, ThreadsBeyondTheLimit) {  // 89
   const Child c = child(
       [] {
