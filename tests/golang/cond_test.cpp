@@ -169,6 +169,7 @@ TEST(Cond, ALaterWaiterCannotStealANotification) {  // 123
       }
       cv.notify_all();
       EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_TRUE(settle(1, kPatience));
     }
   });
 }

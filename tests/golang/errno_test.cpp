@@ -83,6 +83,7 @@ void comes_back_elsewhere(Call call) {
       const int after = *weft_errno();
       moved = thread_now() != before;
       done = true;
+      settle(1, kPatience);
       EXPECT_EQ(after, EBADF) << (moved ? "on another thread" : "on the same thread");
       return moved || after != EBADF;
     });

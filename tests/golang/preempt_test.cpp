@@ -113,6 +113,7 @@ TEST(Preempt, CodeWithoutRuntimeCallsDoesNotKeepOthersFromRunning) {  // 49
       go([=] { c.send(7); });
       EXPECT_EQ(c.recv(), 7);
       stop = true;
+      EXPECT_TRUE(settle(1, kPatience));
     });
   }
 }
@@ -142,6 +143,7 @@ TEST(Preempt, BetweenTwoRuntimeCallsAGoroutineKeepsItsThreadToItself) {
         });
       wg.wait();
       stop = true;
+      EXPECT_TRUE(settle(1, kPatience));
       EXPECT_EQ(wrong.load(), 0);
     });
   }
@@ -258,6 +260,7 @@ TEST(Preempt, SwitchedOffOnlySafepointsGiveWay) {
     });
     sleep_for(1ms);
     stop = true;
+    EXPECT_TRUE(settle(1, kPatience));
   });
 }
 
@@ -272,6 +275,7 @@ TEST(Preempt, WhereTheKernelRefusesBarriersASignalDoesIt) {
     });
     for (int i = 0; i < 5; i++) sleep_for(1ms);
     stop = true;
+    EXPECT_TRUE(settle(1, kPatience));
   });
   EXPECT_GE(rt::fault_hits(rt::Call::Membarrier), 1u);
   rt::fault_restore();
@@ -298,6 +302,7 @@ TEST(Preempt, AHandlerOfTheHostForSigurgIsCalledToo) {
     // There is one P: this goroutine runs again once the other one has lost it.
     while (!spins) sleep_for(1ms);
     stop = true;
+    EXPECT_TRUE(settle(1, kPatience));
     EXPECT_TRUE(eventually([&] { return urgent >= 2; })) << "the runtime's own is passed on";
   });
   struct sigaction now = {};
@@ -325,6 +330,7 @@ TEST(Preempt, AGoroutineThatPanicsOrEndsWithoutItsPIsLikeAnyOther) {
     });
     wg.wait();
     stop = true;
+    EXPECT_TRUE(settle(1, kPatience));
   });
 }
 
@@ -390,6 +396,7 @@ TEST(Preempt, TheWorldStopsBesideGoroutinesThatNeverComeToASafepoint) {
       for (int i = 0; i < 20; i++) EXPECT_GE(set_procs(1 + i % 4), 1);
       EXPECT_NE(dump_goroutines().find("goroutine "), std::string::npos);
       stop = true;
+      EXPECT_TRUE(settle(1, kPatience));
     });
   }
 }

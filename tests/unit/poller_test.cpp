@@ -2,6 +2,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <vector>
+
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -22,7 +24,12 @@ class PollerTest : public testing::Test {
     });
   }
 
-  rt::Poller poller;
+  // Never deleted, as the runtime's own: its table outlives it.
+  static rt::Poller& make() {
+    static auto* all = new std::vector<rt::Poller*>;
+    return *all->emplace_back(new rt::Poller);
+  }
+  rt::Poller& poller = make();
 };
 
 TEST_F(PollerTest, WakeEndsTheSleep) {
