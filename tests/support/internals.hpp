@@ -7,6 +7,7 @@
 #include "arch/gate.hpp"
 #include "arch/interrupt.hpp"
 #include "arch/kernel.hpp"
+#include "arch/section.hpp"
 #include "arch/signal.hpp"
 #include "arch/stack_memory.hpp"
 #include "arch/thread.hpp"
