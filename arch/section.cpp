@@ -1,8 +1,9 @@
-// See section.hpp. Sections need rseq, registered by the C library for each of its threads, and the membarrier that knows them.
+// See section.hpp. Sections need rseq, registered by the C library for each of its threads, and the membarrier that knows
+// them.
 //
-// Refused    A kernel that has no memory for it at the moment is asked again. One that refuses what it granted (a filter that the
-//            process has put on since): there are no new sections then, and the old ones, a few instructions long and undone by
-//            any interruption that the kernel knows of, are given kLong to end.
+// Refused    A kernel that has no memory for it at the moment is asked again. One that refuses what it granted (a
+//            filter that the process has put on since): there are no new sections then, and the old ones, a few
+//            instructions long and undone by any interruption that the kernel knows of, are given kLong to end.
 // Orders     [section] release by who ends all sections, acquire by who relies on it: it waits as long.
 #include "arch/section.hpp"
 

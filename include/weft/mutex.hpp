@@ -14,8 +14,8 @@ namespace weft {
 class Context;  // context.hpp
 
 /// Go's sync.Mutex with the standard's Lockable names. Not owned: another goroutine may unlock it. Not recursive.
-/// Order: an unlock happens before the lock that follows it. Cost: one locked instruction to lock when uncontended, one or (where
-/// the kernel has rseq and membarrier, and nobody has waited for long) none to unlock.
+/// Order: an unlock happens before the lock that follows it. Cost: one locked instruction to lock when uncontended, none to
+/// unlock where the kernel has rseq and membarrier and nobody has waited of late, else one.
 /// Errors: unlocking an unlocked one is fatal, as in Go. Lifetime: may be destroyed as soon as its last unlock() has
 /// handed over; destroying one that is locked or waited for is fatal.
 class Mutex {
@@ -30,7 +30,8 @@ class Mutex {
   void lock() {
     std::uint32_t w = word_.load(std::memory_order_relaxed);
     // [mutex] acquire: sees what the last holder did before its release in unlock().
-    if ((w & (kLocked | kStarving)) || !word_.compare_exchange_strong(w, w | kLocked, std::memory_order_acquire, std::memory_order_relaxed))
+    if ((w & (kLocked | kStarving)) ||
+        !word_.compare_exchange_strong(w, w | kLocked, std::memory_order_acquire, std::memory_order_relaxed))
       lock_slow();
   }
   /// Never blocks.

@@ -17,8 +17,9 @@ class Context;  // context.hpp
 /// A writer that waits keeps new readers out; readers that wait get in when a writer leaves, before the next writer. So reading
 /// twice in one goroutine may deadlock, as in Go. Writers are served in order. At most 2^30 readers.
 /// Order: an unlock happens before the lock_shared and lock that follow it, an unlock_shared before the lock that follows it.
-/// Cost: one locked instruction each way when nobody waits. After some 16,000 reads without a writer readers count themselves per
-/// CPU, without any, where the kernel has rseq and membarrier; that takes 64 B per CPU, and the next writer 1 to 30 us more.
+/// Cost: one locked instruction each way when nobody waits. After some 16,000 reads without a writer readers count
+/// themselves per CPU, without any, where the kernel has rseq and membarrier; that takes 64 B per CPU, and the next writer
+/// 1 to 30 us more.
 /// Threads: any.
 /// Errors: unlocking what is not locked is fatal, as in Go; so is destroying one that is locked or waited for.
 /// Lifetime: may be destroyed when every call on it has returned.
@@ -78,7 +79,7 @@ class RwMutex {
   }
 
  private:
-  static constexpr std::uint64_t kReaders = 0xffffffff;           // how many read, or are about to find out that they must wait
+  static constexpr std::uint64_t kReaders = 0xffffffff;             // who read, or are about to find out that they must wait
   static constexpr std::uint64_t kWriter = std::uint64_t{1} << 32;  // somebody writes
   static constexpr std::uint64_t kQueued = std::uint64_t{1} << 33;  // somebody waits: newcomers queue
   static constexpr std::uint64_t kSpread = std::uint64_t{1} << 34;  // readers are counted per CPU as well

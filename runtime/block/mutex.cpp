@@ -1,13 +1,14 @@
 // Mutex.
 //
-// Word       locked | queued (there may be waiters) | woken (a waiter or spinner is on its way) | starving | shared, rounds.
-// Protocol   lock: one CAS. Contended: a few spins while others run, then into the queue and park.
-//            unlock: a store, or in the shared mode one CAS. With waiters: ready the oldest; in normal mode the lock is free
-//            meanwhile and a newcomer may barge in, in starving mode it is handed over locked and newcomers queue.
-// Shared     A mutex for which nobody waits is unlocked by a section (detail/section_x86_64.hpp): a look whether the word is
-//            `locked` and nothing else, and a plain store of 0. Whoever wants to set more than that in a locked word would be
-//            overwritten. So it first makes the word `shared`, under the guard, and has a barrier undo the sections that are
-//            under way; sections find another word from then on, and unlocks are CASes:
+// Word       locked | queued (there may be waiters) | woken (a waiter or spinner is on its way) | starving | shared,
+//            rounds.
+// Protocol   lock: one CAS. Contended: a few spins while others run, then into the queue and park. unlock: a store, or
+//            in the shared mode one CAS. With waiters: ready the oldest; in normal mode the lock is free meanwhile and
+//            a newcomer may barge in, in starving mode it is handed over locked and newcomers queue.
+// Shared     A mutex for which nobody waits is unlocked by a section (detail/section_x86_64.hpp): a look whether the
+//            word is `locked` and nothing else, and a plain store of 0. Whoever wants to set more than that in a locked
+//            word would be overwritten. So it first makes the word `shared`, under the guard, and has a barrier undo
+//            the sections that are under way; sections find another word from then on, and unlocks are CASes:
 //
 //              unlock                                waiter, under the guard
 //              section: word == locked ?             word: locked -> locked | shared
@@ -15,15 +16,15 @@
 //              not a section: CAS                    word shared still? queues: every unlock from here on sees it
 //                                                    else it was unlocked: tries again
 //
-//            The barrier is dear (a microsecond to thirty), so the mode stays: each unlock for which nobody waits takes one
-//            round off, and the last of kRounds ends it.
-// Invariants Under the guard: a word that is shared has had its barrier, until an unlock makes it 0. Queued, woken and starving
-//            only in a shared word, or where there are no sections.
-// Starving   A waiter that comes back after more than 1 ms and finds the lock taken switches the mode on; the one that is
-//            handed the lock switches it off if it is the last, or has waited for less.
+//            The barrier is dear (a microsecond to thirty), so the mode stays: each unlock for which nobody waits takes
+//            one round off, and the last of kRounds ends it.
+// Invariants Under the guard: a word that is shared has had its barrier, until an unlock makes it 0. Queued, woken and
+//            starving only in a shared word, or where there are no sections.
+// Starving   A waiter that comes back after more than 1 ms and finds the lock taken switches the mode on; the one that
+//            is handed the lock switches it off if it is the last, or has waited for less.
 // Lifetime   The CAS or store that unlocks is unlock()'s last touch. With waiters, they keep the object alive.
-// Measured   Uncontended lock and unlock, to two CASes: 0.5. A look at waiters after the store instead of a section would be as
-//            fast, but a touch of an object that its next holder may have freed.
+// Measured   Uncontended lock and unlock, to two CASes: 0.5. A look at waiters after the store instead of a section
+//            would be as fast, but a touch of an object that its next holder may have freed.
 // Orders     [mutex] acquire by who locks, release by who unlocks.
 #include <weft/mutex.hpp>
 
@@ -71,7 +72,8 @@ struct MutexImpl {
   }
 
   static std::uint32_t queued(std::uint32_t w, std::uint32_t mine, bool starving) {
-    return ((w | kQueued | kRounds * kRound) & ~mine) | (starving ? Mutex::kStarving : 0);
+    const std::uint32_t rounds = w & kShared ? kRounds * kRound : 0;
+    return ((w | kQueued | rounds) & ~mine) | (starving ? Mutex::kStarving : 0);
   }
 
   bool try_take(std::uint32_t& w, std::uint32_t clear) {

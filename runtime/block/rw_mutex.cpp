@@ -1,36 +1,40 @@
 // RwMutex.
 //
-// Word       readers | writer | queued | spread | reads since the last writer. The fast paths are one read-modify-write each: a reader counts itself, then looks; one
-//            that finds a writer or a queue is *transient*: it takes the guard, takes itself out of the count and queues.
+// Word       readers | writer | queued | spread | reads since the last writer. The fast paths are one read-modify-write
+//            each: a reader counts itself, then looks; one that finds a writer or a queue is *transient*: it takes the
+//            guard, takes itself out of the count and queues.
 // Invariants Under the guard: queued exactly while a queue holds somebody. While a writer writes, whoever is counted is
-//            transient. Readers wait only behind a writer that writes or waits.
-//            Whoever makes the word "no writer, no reader, queued" lets the next in: the last reader to leave (it sees queued),
-//            a transient that was the last to be counted, a writer that leaves, a waiter that has given up.
-// Policy     A writer that leaves lets all waiting readers in, else the oldest writer. The last reader lets the oldest writer in.
+//            transient. Readers wait only behind a writer that writes or waits. Whoever makes the word "no writer, no
+//            reader, queued" lets the next in: the last reader to leave (it sees queued), a transient that was the last
+//            to be counted, a writer that leaves, a waiter that has given up.
+// Policy     A writer that leaves lets all waiting readers in, else the oldest writer. The last reader lets the oldest
+//            writer in.
 //
 //              last reader                       newcomer reader
 //              count 2 -> 1, queued: not last    counted: 1 -> 2, sees queued
 //              (returns)                         guard: 2 -> 1 ... -> 0, no writer: lets the writer in
 //
-// Spread     After kManyReads reads without a writer readers count themselves per CPU, by sections (detail/section_x86_64.hpp): a
-//            look whether the counts are there and an addition to this CPU's, as one step, without a locked instruction. Who
-//            cannot counts in the word as always, so only the sum says how many read; the word has kOffset on top, since
-//            one may come by the one and leave by the other. A spread word is not free to a writer, and not without readers to a
-//            reader that leaves. A writer *gathers* first, under the guard:
+// Spread     After kManyReads reads without a writer readers count themselves per CPU, by sections
+//            (detail/section_x86_64.hpp): a look whether the counts are there and an addition to this CPU's, as one
+//            step, without a locked instruction. Who cannot counts in the word as always, so only the sum says how many
+//            read; the word has kOffset on top, since one may come by the one and leave by the other. A spread word is
+//            not free to a writer, and not without readers to a reader that leaves. A writer *gathers* first, under the
+//            guard:
 //
 //              reader                                writer, under the guard
 //              section: counts there ?               counts gone
 //                       count of this CPU + 1        barrier: the section is through, or has not happened
 //              not a section: the word               word: readers + all counts - kOffset, not spread
 //
-//            From then on nobody changes a count, and all is as it was before. A reader that leaves on a CPU whose count is zero
-//            leaves by the word; if nobody has come by that, it gathers, so that an unlock too many is found as ever. The barrier is
-//            dear: it comes once in kManyReads reads at most.
-// Invariants Spread changes under the guard, and never together with writer or queued. The counts are zero while not spread.
+//            From then on nobody changes a count, and all is as it was before. A reader that leaves on a CPU whose
+//            count is zero leaves by the word; if nobody has come by that, it gathers, so that an unlock too many is
+//            found as ever. The barrier is dear: it comes once in kManyReads reads at most.
+// Invariants Spread changes under the guard, and never together with writer or queued. The counts are zero while not
+//            spread.
 // Rejected   Counts per thread: they need a barrier as well, and readers that are half in or half out when it comes.
 // Giving up  A timed or cancelled waiter leaves its queue and then lets in whoever it held up.
-// Orders     [rw-mutex] acquire by who gets in, release by who leaves; under the guard acq_rel, since it passes on for others.
-//            The barrier orders what those who left by a count have read before what the writer writes.
+// Orders     [rw-mutex] acquire by who gets in, release by who leaves; under the guard acq_rel, since it passes on for
+//            others. The barrier orders what those who left by a count have read before what the writer writes.
 //            [spread] release by who makes the counts, acquire by sections: they see what the last writer did.
 #include <weft/rw_mutex.hpp>
 
@@ -104,7 +108,11 @@ struct RwMutexImpl {
   WaitQueue& writers;
   WaitQueue& readers;
   explicit RwMutexImpl(RwMutex& m)
-      : word(m.word_), spread(m.spread_), guard(lock_in(m.guard_)), writers(queue_in(m.writers_)), readers(queue_in(m.readers_)) {}
+      : word(m.word_),
+        spread(m.spread_),
+        guard(lock_in(m.guard_)),
+        writers(queue_in(m.writers_)),
+        readers(queue_in(m.readers_)) {}
 
   /// The fast halves, for locks.hpp.
   static bool release_writer(RwMutex& m) {

@@ -1,5 +1,5 @@
-// Sections (weft/detail/section_cpu.hpp) and the barrier that undoes them (arch/section.hpp): a look, and a store that is not made if
-// the barrier has come in between.
+// Sections (weft/detail/section_cpu.hpp) and the barrier that undoes them (arch/section.hpp): a look, and a store that is not
+// made if the barrier has come in between.
 #pragma once
 
 #include "tests/model/atomic.hpp"

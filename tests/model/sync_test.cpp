@@ -162,8 +162,8 @@ class MutexModel : public Program {
   }
 
   std::uint32_t queued(std::uint32_t w, std::uint32_t mine, bool starving) {
-    return ((w | kQueued | setup_.shared_for * kRound) & (step_ == Step::QueueKeepsWoken ? ~0u : ~mine)) |
-           (starving ? kStarving : 0);
+    const std::uint32_t rounds = w & kShared ? setup_.shared_for * kRound : 0;
+    return ((w | kQueued | rounds) & (step_ == Step::QueueKeepsWoken ? ~0u : ~mine)) | (starving ? kStarving : 0);
   }
 
   std::uint32_t unlocked(std::uint32_t w) {

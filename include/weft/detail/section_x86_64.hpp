@@ -1,8 +1,10 @@
-// Sections: a look at a word and a plain store that depends on it, as one step towards whoever asks for it. No locked instruction.
+// Sections: a look at a word and a plain store that depends on it, as one step towards whoever asks for it, without a locked
+// instruction.
 //
-// Protocol   The kernel's restartable sequences (rseq): a thread that is switched out, signalled or asked to by a barrier while it
-//            is between `1` and `2` goes on at `4`, as if it had not begun. So whoever changes the word and then calls
-//            arch::section_barrier() knows that no store is still to come from a look before the change:
+// Protocol   The kernel's restartable sequences (rseq): a thread that is switched out, signalled or asked to by a
+//            barrier while it is between `1` and `2` goes on at `4`, as if it had not begun. So whoever changes the
+//            word and then calls arch::section_barrier() knows that no store is still to come from a look before the
+//            change:
 //
 //              section                              who changes the word
 //              word == from ?                       word: from -> other   (CAS)
@@ -10,9 +12,10 @@
 //                                                   word is other still: every section sees that from here on;
 //                                                   else one was through before, and the change was lost
 //
-//            A section that was interrupted says false, as one that found another value: its caller does without. It is not
-//            tried again here, so that a debugger may step through it.
-// Unloading  The kernel reads the description of the last section that began; so it is cleared, lest its library is gone by then.
+//            A section that was interrupted says false, as one that found another value: its caller does without. It is
+//            not tried again here, so that a debugger may step through it.
+// Unloading  The kernel reads the description of the last section that began; so it is cleared, lest its library is
+//            gone by then.
 // Orders     On this CPU a store is a release, a load an acquire.
 // Once       Descriptions and ways out go into the group of the function they are inlined into ("?").
 #pragma once
@@ -30,14 +33,14 @@ extern std::atomic<std::ptrdiff_t> section_at;
 
 // Offsets in struct rseq: the CPU (negative: the kernel knows nothing of this thread), the description of the section.
 #define WEFT_SECTION_CPU "%%fs:4(%[at])"
-#define WEFT_SECTION_BEGIN                                                                                              \
-  ".pushsection __rseq_cs, \"aw?\"\n\t.balign 32\n3:\t.long 0, 0\n\t.quad 1f, 2f - 1f, 4f\n\t.popsection\n\t"              \
-  "leaq 3b(%%rip), %%rax\n\tmovq %%rax, %%fs:8(%[at])\n"                                                                 \
+#define WEFT_SECTION_BEGIN                                                                                 \
+  ".pushsection __rseq_cs, \"aw?\"\n\t.balign 32\n3:\t.long 0, 0\n\t.quad 1f, 2f - 1f, 4f\n\t.popsection\n\t" \
+  "leaq 3b(%%rip), %%rax\n\tmovq %%rax, %%fs:8(%[at])\n"                                                    \
   "1:\n\t"
 // The way out stands behind the signature that the kernel asks for.
-#define WEFT_SECTION_END                                                                                                \
-  "\n2:\tmovq $0, %%fs:8(%[at])\n\t"                                                                                     \
-  ".pushsection .text.unlikely, \"ax?\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n"                                 \
+#define WEFT_SECTION_END                                                                                   \
+  "\n2:\tmovq $0, %%fs:8(%[at])\n\t"                                                                        \
+  ".pushsection .text.unlikely, \"ax?\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n"                    \
   "4:\tmovq $0, %%fs:8(%[at])\n\tjmp %l[out]\n\t.popsection"
 
 /// word == from: it is `to` now. False: it was not, or the section was interrupted; nothing has happened.
