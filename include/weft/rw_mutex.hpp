@@ -51,14 +51,13 @@ class RwMutex {
   }
 
   void lock_shared() {
-    // [spread] acquire: who finds the counts sees what was done before they were made.
-    if (detail::section_count_in(spread_)) return;
+    if (count_here()) return;
     // [rw-mutex] acquire: sees what the last writer did. Counted though it may have to wait: lock_shared_slow() sees to that.
     const std::uint64_t w = word_.fetch_add(kRead + 1, std::memory_order_acquire);
     if (__builtin_expect(w & (kWriter | kQueued | kManyReads), 0)) lock_shared_slow(w);
   }
   bool try_lock_shared() {
-    if (detail::section_count_in(spread_)) return true;
+    if (count_here()) return true;
     std::uint64_t w = word_.load(std::memory_order_relaxed);
     while (!(w & (kWriter | kQueued)))
       // [rw-mutex] acquire: as lock_shared().
@@ -88,6 +87,10 @@ class RwMutex {
   static constexpr std::uint64_t kReads = ~(kRead - 1);
   friend struct RwMutexImpl;
 
+  bool count_here() {
+    // [rw-mutex] acquire: who finds the counts sees what was done before they were made.
+    return spread_.load(std::memory_order_acquire) && detail::section_count_in(spread_);
+  }
   bool try_lock_fast() {
     std::uint64_t w = word_.load(std::memory_order_relaxed);
     // [rw-mutex] acquire: sees what the holders before did.

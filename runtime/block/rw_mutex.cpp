@@ -35,7 +35,7 @@
 // Giving up  A timed or cancelled waiter leaves its queue and then lets in whoever it held up.
 // Orders     [rw-mutex] acquire by who gets in, release by who leaves; under the guard acq_rel, since it passes on for
 //            others. The barrier orders what those who left by a count have read before what the writer writes.
-//            [spread] release by who makes the counts, acquire by sections: they see what the last writer did.
+//            So are the counts: release by who makes them, acquire by who finds them.
 #include <weft/rw_mutex.hpp>
 
 #include <unistd.h>
@@ -243,7 +243,7 @@ struct RwMutexImpl {
       const bool spreads = counts && !(w & kSpread);
       const std::uint64_t next = (w & ~kReads) + (spreads ? kSpread + kOffset : 0);
       if (!word.compare_exchange_strong(w, next, memory_order_acq_rel, memory_order_relaxed)) continue;  // [rw-mutex]
-      if (spreads) spread.store(std::exchange(counts, nullptr), memory_order_release);                   // [spread]
+      if (spreads) spread.store(std::exchange(counts, nullptr), memory_order_release);                   // [rw-mutex]
       break;
     }
     guard.unlock();

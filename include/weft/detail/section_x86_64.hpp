@@ -70,7 +70,6 @@ struct PerCpu;
 
 /// One more in the count of this CPU. False: there is none, or the section was interrupted; nothing has happened.
 [[gnu::always_inline]] inline bool section_count_in(std::atomic<PerCpu*>& counts) {
-  if (!counts.load(std::memory_order_relaxed)) return false;
   const std::ptrdiff_t at = section_at.load(std::memory_order_relaxed);
   asm goto(WEFT_SECTION_BEGIN WEFT_SECTION_FIND_COUNT "incq 64(%%rcx, %%rax)" WEFT_SECTION_END
            :
