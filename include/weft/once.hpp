@@ -25,7 +25,7 @@ class Once {
   template <class F>
   void call(F&& f) {
     // [once] acquire: sees what the function did before the release in Mark.
-    if (!done_.load(std::memory_order_acquire)) call_slow(f);
+    if (!done_.load(std::memory_order_acquire)) [[unlikely]] call_slow(f);
   }
   /// None: it is done. Else ctx is or became done while another runs it, and this is its err().
   template <class F>

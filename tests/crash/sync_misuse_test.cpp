@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
 
 #include "tests/support/child.hpp"
@@ -58,6 +59,14 @@ TEST(SyncMisuse, RUnlockOfUnlockedRwMutex) {  // 106, 117
         mu.unlock_shared();
       },
       "sync: RUnlock of unlocked RWMutex");
+  expect_fatal(
+      [] {
+        RwMutex mu;
+        for (int i = 0; i < 20'000; i++) std::shared_lock l{mu};  // counted per CPU by now
+        mu.unlock_shared();
+        mu.unlock_shared();
+      },
+      "sync: RUnlock of unlocked RWMutex");
 }
 
 TEST(SyncMisuse, CondWaitWithoutTheLock) {
@@ -82,6 +91,13 @@ TEST(SyncMisuse, DestroyingWhatIsWaitedForNamesWhoWaits) {
       },
       "weft: RwMutex destroyed while waited for by goroutine ");
   expect_fatal([] { RwMutex mu; mu.lock_shared(); }, "weft: RwMutex destroyed while locked");
+  expect_fatal(
+      [] {
+        RwMutex mu;
+        for (int i = 0; i < 20'000; i++) std::shared_lock l{mu};
+        mu.lock_shared();
+      },
+      "weft: RwMutex destroyed while locked");
   expect_fatal(
       [] {
         Mutex mu;

@@ -241,5 +241,144 @@ TEST(RwMutex, SharedWithPlainThreads) {
   }
 }
 
+// ---- readers that count themselves per CPU --------------------------------------------------------------------------
+
+constexpr int kMany = 20'000;  // reads without a writer until they do
+
+void read_often(RwMutex& mu) {
+  for (int i = 0; i < kMany; i++) std::shared_lock l{mu};
+}
+
+// What a writer pays is a barrier, once. The calls are counted on a plain thread, without a runtime: no other asks for any.
+TEST(RwMutex, OnlyAWriterAfterManyReadsPaysABarrier) {
+  if (!detail::has_sections()) GTEST_SKIP() << "no rseq";
+  RwMutex mu;
+  rt::fault_install({});
+  auto barriers = [] { return rt::fault_calls(rt::Call::Membarrier); };
+  for (int i = 0; i < 1000; i++) {
+    std::unique_lock{mu};
+    std::shared_lock{mu};
+  }
+  EXPECT_EQ(barriers(), 0u);
+  // Who is moved to another CPU while it reads ends the mode: as often as it takes.
+  auto writer_pays = [&] {
+    read_often(mu);
+    const auto before = barriers();
+    EXPECT_TRUE(mu.try_lock());
+    mu.unlock();
+    return barriers() == before + 1;
+  };
+  int tries = 1;
+  while (!writer_pays() && tries < 100) tries++;
+  EXPECT_LT(tries, 100);
+  const auto paid = barriers();
+  for (int i = 0; i < 100; i++) std::unique_lock{mu};
+  EXPECT_EQ(barriers(), paid);
+  rt::fault_restore();
+}
+
+TEST(RwMutex, ManyReadsKeepWritersOutAndWaitingWritersNewReaders) {  // 122
+  each_run([] {
+    RwMutex mu;
+    for (int round = 0; round < 3; round++) {
+      read_often(mu);
+      mu.lock_shared();
+      mu.lock_shared();
+      EXPECT_FALSE(mu.try_lock());
+      mu.unlock_shared();
+      read_often(mu);
+      EXPECT_FALSE(mu.try_lock_for(1us));
+      read_often(mu);
+      bool wrote = false;
+      go_parked("sync.RWMutex.Lock", [&] {
+        mu.lock();
+        wrote = true;
+        mu.unlock();
+      });
+      EXPECT_FALSE(mu.try_lock_shared());
+      EXPECT_FALSE(wrote);
+      mu.unlock_shared();
+      mu.lock_shared();  // behind the writer
+      EXPECT_TRUE(wrote);
+      mu.unlock_shared();
+      EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_TRUE(mu.try_lock());
+      mu.unlock();
+    }
+  });
+}
+
+// A reader may go on on another thread, and leave there: only the sum counts.
+TEST(RwMutex, AReaderMayLeaveOnAnotherThreadAfterManyReads) {
+  for (const Machine& m : kMachines) {
+    Runtime rt{m.config()};
+    ASSERT_FALSE(rt.start());
+    {
+      RwMutex mu;
+      for (int i = 0; i < scaled(20, 5); i++) {
+        read_often(mu);
+        std::thread([&] { mu.lock_shared(); }).join();
+        WaitGroup wg;
+        wg.go([&] {
+          EXPECT_FALSE(mu.try_lock());
+          read_often(mu);
+          mu.unlock_shared();
+        });
+        wg.wait();
+        EXPECT_TRUE(mu.try_lock());
+        mu.unlock();
+      }
+      read_often(mu);  // destroyed as it is
+    }
+    rt.stop(5s);
+  }
+}
+
+TEST(RwMutex, HammeredByManyReadsBetweenWrites) {  // 122
+  for (const Machine& m : kMachines) {
+    Runtime rt{m.config()};
+    ASSERT_FALSE(rt.start());
+    {
+      RwMutex mu;
+      std::atomic<bool> stop{false};
+      int64_t a = 0, b = 0;
+      auto read = [&] {
+        for (int i = 1; !stop; i++) {
+          std::shared_lock l{mu};
+          EXPECT_EQ(a, b);
+          if (i % 1000 == 0) yield();  // others read meanwhile, and it may go on on another thread
+        }
+      };
+      WaitGroup wg;
+      for (int i = 0; i < 3; i++) wg.go(read);
+      std::thread outside(read);
+      constexpr int kWrites = scaled(60, 10);
+      std::atomic<int> reads{0};
+      WaitGroup writers;
+      for (int w = 0; w < 2; w++) {
+        writers.go([&] {
+          for (int i = 0; i < kWrites; i++) {
+            read_often(mu);
+            reads += kMany;
+            mu.lock();
+            a++;
+            for (int k = 0; k < 100; k++) asm volatile("" ::: "memory");
+            b++;
+            mu.unlock();
+          }
+        });
+      }
+      writers.wait();
+      stop = true;
+      wg.wait();
+      outside.join();
+      EXPECT_EQ(a, 2 * kWrites);
+      EXPECT_TRUE(mu.try_lock());
+      mu.unlock();
+    }
+    rt.stop(5s);
+  }
+}
+
 }  // namespace
 }  // namespace weft::test

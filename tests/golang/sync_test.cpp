@@ -176,6 +176,44 @@ TEST(Mutex, MayBeDestroyedWhenTheLastUnlockHasHandedOver) {
   });
 }
 
+// Counted on a plain thread, without a runtime: no other asks for any.
+TEST(Mutex, NobodyPaysABarrierForALockThatNobodyWaitsFor) {
+  rt::fault_install({});
+  Mutex mu;
+  for (int i = 0; i < 1000; i++) {
+    std::lock_guard{mu};
+    EXPECT_TRUE(mu.try_lock());
+    mu.unlock();
+  }
+  EXPECT_EQ(rt::fault_calls(rt::Call::Membarrier), 0u);
+  rt::fault_restore();
+}
+
+// A waiter comes, goes, and comes again when unlocks are stores once more: none is left behind.
+TEST(Mutex, WaitersThatComeNowAndThenAreWoken) {
+  each_run([] {
+    Mutex mu;
+    int64_t plain = 0;
+    for (int i = 0; i < scaled(20, 5); i++) {
+      for (int k = 0; k < 20'000; k++) {
+        std::lock_guard l{mu};
+        plain++;
+      }
+      mu.lock();
+      WaitGroup wg;
+      for (int k = 0; k < 3; k++)
+        wg.go([&] {
+          std::lock_guard l{mu};
+          plain++;
+        });
+      for (int k = 0; k < i % 5; k++) yield();
+      mu.unlock();
+      wg.wait();
+    }
+    EXPECT_EQ(plain, scaled(20, 5) * 20'003);
+  });
+}
+
 TEST(Mutex, SharedWithPlainThreads) {
   for (const Machine& m : kMachines) {
     Runtime rt{m.config()};

@@ -1,4 +1,4 @@
-"""Only arch/ and include/weft/detail/poll_*.hpp ask which CPU, OS, C library or Boost this is."""
+"""Only arch/ and include/weft/detail/{poll,section}_*.hpp ask which CPU, OS, C library or Boost this is."""
 import re
 
 from source import read, sources, strip
@@ -13,7 +13,7 @@ CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif)\b((?:\\\n|[^\n])
 def check(root, _):
     findings = []
     for path in sources(root, "include", "runtime", "tools"):
-        if path.match("include/weft/detail/poll_*.hpp"):
+        if path.match("include/weft/detail/poll_*.hpp") or path.match("include/weft/detail/section_*.hpp"):
             continue
         text = strip(read(root, path))
         for match in CONDITION.finditer(text):

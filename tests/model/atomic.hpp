@@ -74,6 +74,19 @@ class Atomic {
     return update([&](T v) { return static_cast<T>(v | by); }, o, {file, function, line, "or", o});
   }
 
+  /// The store that ends a section (weft/detail/section_cpu.hpp): not made if the section is undone by then. True: made.
+  template <class F>
+  bool commit(F next, const bool& undone, Order o, WEFT_MODEL_SITE) {
+    bool made = false;
+    update([&](T old) { return (made = !undone) ? next(old) : old; }, o, {file, function, line, "store", o});
+    return made;
+  }
+  /// `f` in one step with a look at the newest value.
+  template <class F>
+  T look_and(F f, Order o, WEFT_MODEL_SITE) {
+    return update([&](T v) { return f(), v; }, o, {file, function, line, "look", o});
+  }
+
   /// Sleeps while the newest value is `v`, as on a futex; then reads it. `timed`: another execution
   /// takes the way of the timeout.
   T sleep_while(T v, Order o, bool timed = false, WEFT_MODEL_SITE) const {

@@ -6,6 +6,7 @@
 // whether it has starved and when its time is up is tried both ways. Waiters are plain threads
 // (thread_wait() of sched/park.cpp); the win word and pop_winner() are the runtime's own.
 #include "tests/model/mutants.hpp"
+#include "tests/model/sections.hpp"
 
 namespace weft::model {
 namespace {
@@ -74,6 +75,11 @@ enum class Step {
   QueueKeepsWoken,    // a waiter that was woken in vain queues and leaves kWoken behind
   HandsOverUnlocked,  // a starving hand-over releases the word
   UnlockUnguarded,    // unlock() with waiters releases the word before it has popped one
+  SharesUnfenced,     // a waiter makes the word shared, but undoes no section
+  SharesUnchecked,    // ... does not look whether it is shared still
+  SharesUnguarded,    // ... before it holds the guard
+  NeverShares,        // a waiter queues in a word that sections store to
+  EndsSharedEarly,    // the last round ends the shared mode of a word that is queued for
 };
 
 /// Of a caller: releases the guard, sleeps until the wait is won or its time is up.
@@ -115,9 +121,12 @@ class MutexModel : public Program {
     int timed = -1;  // this thread has a deadline
     int again = -1;  // this thread locks twice
     int rounds = 1;
+    bool sections = false;     // the machine has them
+    bool interrupted = false;  // ... and they may end without anybody's barrier
+    std::uint32_t shared_for = 1;  // rounds of the shared mode
   };
 
-  MutexModel(Step step, Setup setup) : step_(step), setup_(setup) {}
+  MutexModel(Step step, Setup setup) : step_(step), setup_(setup), sections_(setup.interrupted) {}
 
   void thread(int self) override {
     for (int i = 0; i < setup_.rounds + (setup_.again == self); i++) {
@@ -125,7 +134,7 @@ class MutexModel : public Program {
       inside_.set(inside_.get() + 1);
       check(++holders_ == 1, "two hold the mutex");
       holders_--;
-      unlock();
+      unlock(self);
     }
   }
 
@@ -139,6 +148,39 @@ class MutexModel : public Program {
   static constexpr std::uint32_t kQueued = 2;
   static constexpr std::uint32_t kWoken = 4;
   static constexpr std::uint32_t kStarving = 8;
+  static constexpr std::uint32_t kShared = 16;
+  static constexpr std::uint32_t kRound = 32;
+  static constexpr std::uint32_t kIdle = ~(kShared - 1);
+
+  bool share(std::uint32_t& w) {
+    if ((w & kShared) || !setup_.sections || step_ == Step::NeverShares) return true;
+    if (!word_.compare_exchange_strong(w, w | kShared | setup_.shared_for * kRound, memory_order_relaxed))
+      return false;
+    if (step_ != Step::SharesUnfenced) sections_.barrier(word_);
+    w = peek(word_);
+    return (w & kShared) || step_ == Step::SharesUnchecked;
+  }
+
+  std::uint32_t queued(std::uint32_t w, std::uint32_t mine, bool starving) {
+    const std::uint32_t rounds = w & kShared ? setup_.shared_for * kRound : 0;
+    return ((w | kQueued | rounds) & (step_ == Step::QueueKeepsWoken ? ~0u : ~mine)) | (starving ? kStarving : 0);
+  }
+
+  std::uint32_t unlocked(std::uint32_t w) {
+    if ((w & (kQueued | kWoken)) && step_ != Step::EndsSharedEarly) return w & ~kLocked;
+    return w >= 2 * kRound ? w - kLocked - kRound : 0;
+  }
+
+  static bool wakes_nobody(std::uint32_t w) {
+    return (w & ~kIdle) == kLocked || (w & (kLocked | kWoken | kStarving)) == (kLocked | kWoken);
+  }
+
+  bool unlock_quietly() {
+    std::uint32_t w = peek(word_);
+    while (wakes_nobody(w))
+      if (word_.compare_exchange_strong(w, unlocked(w), memory_order_release, memory_order_relaxed)) return true;
+    return false;
+  }
 
   bool try_take(std::uint32_t& w, std::uint32_t clear) {
     return word_.compare_exchange_strong(w, (w | kLocked) & ~clear, memory_order_acquire,
@@ -146,8 +188,9 @@ class MutexModel : public Program {
   }
 
   bool lock(int self) {
-    std::uint32_t free = 0;
-    if (word_.compare_exchange_strong(free, kLocked, memory_order_acquire, memory_order_relaxed))
+    std::uint32_t seen = peek(word_);
+    if (!(seen & (kLocked | kStarving)) &&
+        word_.compare_exchange_strong(seen, seen | kLocked, memory_order_acquire, memory_order_relaxed))
       return true;
     const bool deadline = setup_.timed == self;
     bool started = false;
@@ -171,15 +214,14 @@ class MutexModel : public Program {
         give_up(mine);
         return false;
       }
+      if (step_ == Step::SharesUnguarded && (w & kLocked) && !share(w)) continue;
       guard_.lock();
       w = peek(word_);
-      const std::uint32_t queued =
-          ((w | kQueued) & (step_ == Step::QueueKeepsWoken ? ~0u : ~mine)) |
-          (starving && (w & kLocked) ? kStarving : 0);
       if (step_ == Step::QueueUnchecked) {
+        (void)share(w);
         word_.fetch_or(kQueued, memory_order_relaxed);
-      } else if (!(w & kLocked) ||
-                 !word_.compare_exchange_strong(w, queued, memory_order_relaxed)) {
+      } else if (!(w & kLocked) || (step_ != Step::SharesUnguarded && !share(w)) || !(w & kLocked) ||
+                 !word_.compare_exchange_strong(w, queued(w, mine, starving), memory_order_relaxed)) {
         guard_.unlock();
         continue;
       }
@@ -212,20 +254,21 @@ class MutexModel : public Program {
     if ((w & kQueued) && !(w & kLocked) && try_take(w, 0)) unlock_slow();
   }
 
-  void unlock() {
+  void unlock(int self) {
     std::uint32_t held = kLocked;
-    if (!word_.compare_exchange_strong(held, 0, memory_order_release, memory_order_relaxed))
-      unlock_slow();
+    if (setup_.sections
+            ? sections_.replace(self, word_, kLocked, 0)
+            : word_.compare_exchange_strong(held, 0, memory_order_release, memory_order_relaxed))
+      return;
+    if (!unlock_quietly()) unlock_slow();
   }
 
   void unlock_slow() {
     for (;;) {
       std::uint32_t w = peek(word_);
       check(w & kLocked, "unlock of unlocked mutex");
-      if (w == kLocked || ((w & kWoken) && !(w & kStarving))) {
-        if (word_.compare_exchange_strong(w, w & ~kLocked, memory_order_release,
-                                          memory_order_relaxed))
-          return;
+      if (wakes_nobody(w)) {
+        if (unlock_quietly()) return;
         continue;
       }
       if (step_ == Step::UnlockUnguarded) word_.fetch_and(~kLocked, memory_order_release);
@@ -246,7 +289,7 @@ class MutexModel : public Program {
         else
           word_.fetch_or(0, memory_order_release);
       } else {
-        word_.store(left | kWoken, memory_order_release);
+        word_.store((peek(word_) & kIdle) | left | kWoken, memory_order_release);
       }
       guard_.unlock();
       wake_waiter(n->waiter);
@@ -256,6 +299,7 @@ class MutexModel : public Program {
 
   Step step_;
   Setup setup_;
+  Sections sections_;
   Atomic<std::uint32_t> word_{0};
   Lock guard_;
   Queue queue_;
@@ -283,6 +327,22 @@ TEST(MutexModel, WakesTheNextIfATimedWaiterGivesUp) {
   expect_holds(mutex("mutex: three, one timed", 3, {.starves = true, .timed = 0}, Step::Real, 2));
   expect_holds(
       mutex("mutex: three, one timed, one twice", 3, {.timed = 0, .again = 1}, Step::Real, 2));
+}
+
+TEST(MutexModel, WakesItsWaitersWhereSectionsUnlock) {
+  expect_holds(mutex("mutex with sections: two", 2, {.starves = true, .sections = true}));
+  expect_holds(
+      mutex("mutex with sections: two, one twice, interrupted", 2, {.again = 1, .sections = true, .interrupted = true}, Step::Real, 3));
+  expect_holds(mutex("mutex with sections: two, twice", 2, {.rounds = 2, .sections = true}, Step::Real, 3));
+  expect_holds(mutex("mutex with sections: three", 3, {.sections = true, .shared_for = 2}, Step::Real, 2));
+}
+
+TEST(MutexModel, NeedsEachStepOfTheSharedMode) {
+  expect_broken(mutex("mutex: shares, undoes no section", 2, {.sections = true}, Step::SharesUnfenced), "sleeps beside");
+  expect_broken(mutex("mutex: shares, does not look", 2, {.again = 1, .sections = true}, Step::SharesUnchecked), "sleeps beside");
+  expect_broken(mutex("mutex: shares without the guard", 3, {.sections = true}, Step::SharesUnguarded, 3), "sleeps beside");
+  expect_broken(mutex("mutex: never shares", 2, {.sections = true}, Step::NeverShares), "sleeps beside");
+  expect_broken(mutex("mutex: ends the shared mode early", 3, {.again = 0, .sections = true}, Step::EndsSharedEarly, 1), "sleeps beside");
 }
 
 TEST(MutexModel, NeedsEachStep) {
@@ -479,11 +539,12 @@ TEST(WaitGroupModel, NeedsEachStep) {
 
 // ---- mutants ------------------------------------------------------------------------------------
 
-// A hand-over is ordered by the wake-up that it comes with.
+// A hand-over is ordered by the wake-up that it comes with. A section's store is a release on the CPUs that have sections.
 TEST(MutexModel, NoticesWeakenedOrders) {
   EXPECT_EQ(survivors({mutex("mutex: two", 2, {.spins = true, .starves = true}),
+                       mutex("mutex with sections: two", 2, {.sections = true}),
                        mutex("mutex: three", 3, {.starves = true}, Step::Real, 2)},
-                      "model/sync_test.cpp", {"try_take", "lock", "unlock", "unlock_slow"}),
+                      "model/sync_test.cpp", {"try_take", "lock", "unlock_quietly", "unlock_slow", "replace", "share"}),
             (std::set<std::string>{
                 "lock: and acquire -> relaxed",
                 "unlock_slow: and release -> relaxed",

@@ -8,6 +8,7 @@
 #include "arch/interrupt.hpp"
 #include "arch/kernel.hpp"
 #include "arch/more_stack.hpp"
+#include "arch/section.hpp"
 #include "arch/signal.hpp"
 #include "arch/stack_memory.hpp"
 #include "arch/thread.hpp"
