@@ -140,7 +140,7 @@ void hold_starts(bool on) {
   sched.stackless_since = 0;
   memory_short.store(on, memory_order_relaxed);
   sched.mu.unlock();
-  if (!on) let_start(sched.stackless.count + std::size_t{1});
+  if (!on) let_start(peek(sched.stackless_count) + std::size_t{1});
 }
 
 /// Returns how many it took.

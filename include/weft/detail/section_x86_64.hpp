@@ -17,7 +17,9 @@
 // Unloading  The kernel reads the description of the last section that began; so it is cleared, lest its library is
 //            gone by then.
 // Orders     On this CPU a store is a release, a load an acquire.
-// Once       Descriptions and ways out go into the group of the function they are inlined into ("?").
+// Once       Descriptions and ways out go into the group of the function they are inlined into ("?"); the ways out into a section
+//            of their own: in .text.unlikely they would come between the label that gcc counts a function's cold call sites
+//            from and the first of its cold instructions, and exceptions from there would find no handler.
 #pragma once
 
 #include <atomic>
@@ -40,7 +42,7 @@ extern std::atomic<std::ptrdiff_t> section_at;
 // The way out stands behind the signature that the kernel asks for.
 #define WEFT_SECTION_END                                                                                   \
   "\n2:\tmovq $0, %%fs:8(%[at])\n\t"                                                                        \
-  ".pushsection .text.unlikely, \"ax?\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n"                    \
+  ".pushsection .text.weft_section, \"ax?\"\n\t.byte 0x0f, 0xb9, 0x3d\n\t.long 0x53053053\n"                    \
   "4:\tmovq $0, %%fs:8(%[at])\n\tjmp %l[out]\n\t.popsection"
 
 /// word == from: it is `to` now. False: it was not, or the section was interrupted; nothing has happened.
