@@ -126,4 +126,15 @@ void guards_warn() {
            to == GuardKind::Canary ? ", which finds an overflow only when the goroutine ends" : "");
 }
 
+const char* guard_name(GuardKind k) {
+  switch (k) {
+    case GuardKind::Auto: return "auto";
+    case GuardKind::Install: return "install";
+    case GuardKind::Hole: return "hole";
+    case GuardKind::Mprotect: return "mprotect";
+    case GuardKind::Canary: return "canary";
+  }
+  return "?";
+}
+
 }  // namespace weft::rt

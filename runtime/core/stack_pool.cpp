@@ -689,15 +689,4 @@ StackStats stack_stats() {
   return st;
 }
 
-const char* guard_name(GuardKind k) {
-  switch (k) {
-    case GuardKind::Auto: return "auto";
-    case GuardKind::Install: return "install";
-    case GuardKind::Hole: return "hole";
-    case GuardKind::Mprotect: return "mprotect";
-    case GuardKind::Canary: return "canary";
-  }
-  return "?";
-}
-
 }  // namespace weft::rt
