@@ -164,7 +164,7 @@ TEST(Freeze, AStopLeavesMostGoroutinesOnTheirThreads) {  // 66
     // kernel decides who comes back first.
     int same = 0, all = 1;
     std::thread stopper([&] {
-      for (int round = 0; round < 10 && same * 4 < all * 3; round++) {
+      for (int round = 0; round < 100 && same * 4 < all * 3; round++) {
         same = all = 0;
         for (int i = 0; i < scaled(40, 20); i++) {
           gc::stop_world();
