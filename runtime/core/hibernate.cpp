@@ -257,7 +257,8 @@ void bring_back(StackSlot* s) {
   }
 }
 
-StackImage stack_image(const G* gp) {
+// Reports of a world that could not be stopped ask, too; they check what they read there.
+WEFT_NO_SANITIZE StackImage stack_image(const G* gp) {
   StackImage image;
   const StackSlot* s = gp->stack;
   auto* ctx = static_cast<char*>(gp->ctx);

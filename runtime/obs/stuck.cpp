@@ -4,6 +4,9 @@
 // What the waiters' queues hold is read under their objects' locks, and given up if one is not to be had: plain threads, which
 // the stop of the world does not stop, may be at them.
 // Orders  [status] see core/g.hpp.
+#include <unistd.h>
+
+#include <atomic>
 #include <cstddef>
 #include <new>
 #include <string>
@@ -163,6 +166,10 @@ void explain(Sink& out, const std::vector<G*>& all) {
 }
 
 [[noreturn]] void report_and_leave(const char* headline) {
+  // Two threads that go to sleep at once may both find that nobody is left.
+  static std::atomic<bool> begun{false};
+  if (begun.exchange(true, memory_order_relaxed))
+    for (;;) ::pause();
   sched.panicking.store(true, memory_order_relaxed);
   begin_patience([] { leave_with_2(); });
   emit_as_crash();

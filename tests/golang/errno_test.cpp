@@ -18,6 +18,9 @@ void migrate_and_say() {
 }
 
 TEST(Errno, IsTheOldThreadsAfterAMigration) {
+#ifndef __OPTIMIZE__
+  GTEST_SKIP() << "only code that is optimised keeps the address";
+#endif
   in_run({2, 1}, [] {
     const Traffic traffic;
     EXPECT_NE(stale::errno_around(5, migrate_and_say), kOnTheNewThread)

@@ -24,6 +24,9 @@ using namespace std::chrono_literals;
 /// Runs body with hibernation after 10 ms. The kernel may refuse it: then the test says so.
 template <class F>
 void hibernating(int procs, F body, Config config = {.hibernate = Hibernate::On, .hibernate_after = 10ms}) {
+#ifndef __OPTIMIZE__
+  GTEST_SKIP() << "the frames of code that is not optimised do not fit into a page";
+#endif
   config.procs = procs;
   const int status = run([&] {
     if (capabilities().hibernate.rfind("on", 0) != 0 && config.hibernate == Hibernate::On)

@@ -249,6 +249,7 @@ TEST(Procs, SetDefaultProcsFollowsAgain) {  // 77
         EXPECT_EQ(procs(), 3) << "at once, and WEFT_PROCS no longer counts";
         machine.container("500000 100000\n");
         procs_become(5);
+        EXPECT_TRUE(settle(1, kPatience)) << "the one that follows the machine is through";
         EXPECT_EQ(set_procs(2), 5);
         EXPECT_EQ(set_default_procs(), 2);
         EXPECT_EQ(procs(), 5);
