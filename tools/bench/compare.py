@@ -185,7 +185,7 @@ class Row:
         self.plain = plain  # of TO_PLAIN: weft's PingPong in the same rounds
 
     def label(self):
-        part = PART_OF.get((self.name, self.unit), PART[self.unit])
+        part = PART_OF.get((self.name, self.unit), PART.get(self.unit))
         return f"{self.name} {part}" if len(LIMITS.get(self.name, ())) > 1 else self.name
 
     def failed(self):
