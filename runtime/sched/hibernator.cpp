@@ -115,7 +115,9 @@ bool parked_as_it_was(const Candidate& c, const StackSlot* s) {
 void let_start(std::size_t n) {
   GList some;
   sched.mu.lock();
-  sched.starts_allowed.fetch_add(static_cast<std::int64_t>(n), memory_order_relaxed);
+  // What nobody took of the trickle does not pile up.
+  const std::int64_t left = std::max<std::int64_t>(peek(sched.starts_allowed) - static_cast<std::int64_t>(2 * kTrickle), 0);
+  sched.starts_allowed.fetch_add(static_cast<std::int64_t>(n) - left, memory_order_relaxed);
   while (some.count < n) {
     G* gp = sched.stackless.pop();
     if (!gp) break;
@@ -204,8 +206,7 @@ void nap(std::int64_t ns) {
   const std::int64_t until = arch::clock_now() + ns;
   if (sched.config->hibernate_target == 0) return void(hib.note.sleep_until(until));
   for (std::int64_t now = arch::clock_now(); now < until && !hib.stop.load(memory_order_acquire); now = arch::clock_now()) {  // [hibernator]
-    hib.note.sleep_until(std::min(until, now + kTargetLook));
-    if (above_target(0)) return;
+    if (hib.note.sleep_until(std::min(until, now + kTargetLook)) || above_target(0)) return;
   }
 }
 
@@ -222,9 +223,11 @@ void* hibernator_main(void*) {
     do_round(r);
     if (hib.stop.load(memory_order_acquire)) break;  // [hibernator]
     if (peek(memory_short)) let_start(kTrickle);
-    if (hurry || r.young) {
+    // Whoever is held back is woken from here only: it may have become short during the round.
+    const bool soon = hurry || peek(memory_short);
+    if (soon || r.young) {
       // At most a tenth of a CPU goes into looking, unless memory is short.
-      if (hurry)
+      if (soon)
         hib.note.sleep_until(arch::clock_now() + kTargetLook);
       else
         nap(std::max(std::max<std::int64_t>(r.age / 4, 1) * kMs, 10 * r.looked_for));

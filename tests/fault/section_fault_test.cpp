@@ -7,6 +7,15 @@
 namespace weft::test {
 namespace {
 
+/// The word beside the thread's pointer to itself: the C library's table of thread-local storage.
+std::uintptr_t behind_thread_pointer() {
+  std::uintptr_t w = 0;
+#if defined(__x86_64__)
+  asm volatile("movq %%fs:8, %0" : "=r"(w));
+#endif
+  return w;
+}
+
 /// Waiters of a Mutex, a writer after many reads: both need the barrier where there are sections.
 void contend() {
   Mutex mu;
@@ -61,8 +70,22 @@ TEST(SectionFault, AForgottenRegistrationIsMadeAgain) {
 
 // The last one of its kind: from here on this process does without.
 TEST(SectionFault, WhereBarriersAreRefusedLocksDoWithout) {
+  // One whose readers are counted per CPU when that happens: nobody may begin a section for its counts any more.
+  RwMutex spread;
+  const auto read = [&](int times) {
+    for (int k = 0; k < times; k++) std::shared_lock r{spread};
+  };
+  read(20'000);
+  spread.lock_shared();
+  const std::uintptr_t before = behind_thread_pointer();
   refused(1, ~std::uint64_t{0}, EPERM);
   EXPECT_FALSE(detail::has_sections());
+  read(100);
+  spread.unlock_shared();
+  EXPECT_EQ(behind_thread_pointer(), before) << "a section took the thread's own words for its struct rseq";
+  EXPECT_TRUE(spread.try_lock());
+  EXPECT_FALSE(spread.try_lock_shared());
+  spread.unlock();
 }
 
 }  // namespace

@@ -73,6 +73,7 @@ struct PerCpu;
 /// One more in the count of this CPU. False: there is none, or the section was interrupted; nothing has happened.
 [[gnu::always_inline]] inline bool section_count_in(std::atomic<PerCpu*>& counts) {
   const std::ptrdiff_t at = section_at.load(std::memory_order_relaxed);
+  if (__builtin_expect(at == 0, 0)) return false;  // ended since the counts were made
   asm goto(WEFT_SECTION_BEGIN WEFT_SECTION_FIND_COUNT "incq 64(%%rcx, %%rax)" WEFT_SECTION_END
            :
            : [at] "r"(at), [counts] "m"(counts)
@@ -87,6 +88,7 @@ out:
 [[gnu::always_inline]] inline bool section_count_out(std::atomic<PerCpu*>& counts) {
   if (!counts.load(std::memory_order_relaxed)) return false;
   const std::ptrdiff_t at = section_at.load(std::memory_order_relaxed);
+  if (__builtin_expect(at == 0, 0)) return false;  // as above
   asm goto(WEFT_SECTION_BEGIN WEFT_SECTION_FIND_COUNT
            "cmpq $0, 64(%%rcx, %%rax)\n\tjle 4f\n\tdecq 64(%%rcx, %%rax)" WEFT_SECTION_END
            :
