@@ -18,6 +18,18 @@
 
 namespace weft::arch {
 
+/// The kernel's struct sched_attr, first version: no header of glibc's has it.
+struct SchedAttr {
+  std::uint32_t size;
+  std::uint32_t policy;
+  std::uint64_t flags;
+  std::int32_t nice;
+  std::uint32_t priority;
+  std::uint64_t runtime;  // SCHED_OTHER: the length of a turn in ns, since Linux 6.12
+  std::uint64_t deadline;
+  std::uint64_t period;
+};
+
 struct Kernel {
   void* (*mmap)(void* addr, std::size_t len, int prot, int flags, int fd, off_t off);
   int (*munmap)(void* addr, std::size_t len);
@@ -37,6 +49,9 @@ struct Kernel {
   int (*ioctl)(int fd, unsigned long request, void* arg);
   int (*membarrier)(int command, unsigned flags);
   ssize_t (*process_madvise)(int pidfd, const iovec* ranges, std::size_t n, int advice);
+  /// Of the thread `tid`, 0: the caller (glibc has no wrapper).
+  int (*sched_getattr)(int tid, SchedAttr* out);
+  int (*sched_setattr)(int tid, const SchedAttr* attr);
   /// The first `size` bytes of a file, or fewer if it is shorter: open, read, close.
   ssize_t (*read_file)(const char* path, void* buffer, std::size_t size);
 };

@@ -102,6 +102,12 @@ ssize_t real_process_madvise(int pidfd, const iovec* ranges, std::size_t n, int 
   return ::syscall(440, pidfd, ranges, n, advice, 0u);  // SYS_process_madvise, not in every system's headers
 }
 
+int real_sched_getattr(int tid, SchedAttr* out) {
+  return static_cast<int>(::syscall(SYS_sched_getattr, tid, out, sizeof *out, 0));
+}
+
+int real_sched_setattr(int tid, const SchedAttr* attr) { return static_cast<int>(::syscall(SYS_sched_setattr, tid, attr, 0)); }
+
 ssize_t real_read_file(const char* path, void* buffer, std::size_t size) {
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -1;
@@ -138,6 +144,8 @@ constinit const Kernel kRealKernel = {
     .ioctl = real_ioctl,
     .membarrier = real_membarrier,
     .process_madvise = real_process_madvise,
+    .sched_getattr = real_sched_getattr,
+    .sched_setattr = real_sched_setattr,
     .read_file = real_read_file,
 };
 

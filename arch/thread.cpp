@@ -80,6 +80,16 @@ bool thread_is_runnable(int tid) {
   return at && at[1] == 'R';
 }
 
+bool set_thread_turns(int tid, std::int64_t ns) {
+  SchedAttr attr{};
+  attr.size = sizeof attr;
+  if (kernel.sched_getattr(tid, &attr) != 0) return false;
+  if (attr.policy != SCHED_OTHER && attr.policy != SCHED_BATCH) return true;
+  attr.size = sizeof attr;
+  attr.runtime = static_cast<std::uint64_t>(ns);
+  return kernel.sched_setattr(tid, &attr) == 0;
+}
+
 int thread_id() { return static_cast<int>(::syscall(SYS_gettid)); }
 
 }  // namespace weft::arch

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace weft::arch {
 
@@ -33,5 +34,10 @@ bool own_thread_stack(void** lo, void** hi);
 long long thread_cpu_ns(pthread_t thread);
 /// True if the kernel has the thread waiting for a CPU or running on one, not asleep.
 bool thread_is_runnable(int tid);
+
+/// Asks that the kernel let the thread `tid` (0: the caller) run `ns` at a time, 0: as long as usual, when more threads want to run
+/// than there are CPUs. Its share stays the same; one with shorter turns gets its next one sooner. 0.1 to 100 ms; Linux since
+/// 6.12, others take it and do nothing. True also where it means nothing (a real-time thread); false: refused. Two system calls.
+bool set_thread_turns(int tid, std::int64_t ns);
 
 }  // namespace weft::arch

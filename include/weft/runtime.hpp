@@ -72,7 +72,8 @@ struct Config {
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
   /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),
   /// tls (name who keeps the address of a thread-local across a migration; builds with checks), nocgroup, fixedprocs (see set_default_procs()),
-  /// stacks (how deep goroutines come, by where they were started: stacks.hpp; slow), copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported)
+  /// stacks (how deep goroutines come, by where they were started: stacks.hpp; slow), copytraps (each copyable stack has a place of its own, and who touches that of a parked goroutine is reported),
+  /// sameturns (the kernel is not asked to let threads with a P come before those that overrun)
   std::string debug = {};
   Traceback traceback = Traceback::Single;
   std::chrono::milliseconds hibernate_after{1000};  ///< stacks parked for longer may be taken out of memory

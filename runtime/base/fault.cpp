@@ -74,7 +74,7 @@ struct Named {
 constexpr const char* kCallNames[kCalls] = {
     "mmap",        "munmap",      "mprotect", "madvise",    "pthread_create", "sigaltstack",   "epoll_create",      "epoll_ctl",
     "epoll_pwait2", "eventfd",    "futex_wait", "futex_wake", "clock_gettime", "sched_getaffinity", "userfaultfd", "ioctl",
-    "membarrier",  "process_madvise", "read_file"};
+    "membarrier",  "process_madvise", "sched_getattr", "sched_setattr", "read_file"};
 
 constexpr Named kErrors[] = {
     {"EPERM", EPERM},   {"ENOENT", ENOENT}, {"EINTR", EINTR},   {"EIO", EIO},       {"EBADF", EBADF},     {"EAGAIN", EAGAIN},
@@ -153,6 +153,8 @@ void fault_install(const std::vector<FaultRule>& rules) {
   wrap<Call::Ioctl, &Kernel::ioctl>();
   wrap<Call::Membarrier, &Kernel::membarrier>();
   wrap<Call::ProcessMadvise, &Kernel::process_madvise>();
+  wrap<Call::SchedGetattr, &Kernel::sched_getattr>();
+  wrap<Call::SchedSetattr, &Kernel::sched_setattr>();
   wrap<Call::ReadFile, &Kernel::read_file>();
 }
 

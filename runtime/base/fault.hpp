@@ -34,6 +34,8 @@ enum class Call : std::uint8_t {
   Ioctl,
   Membarrier,
   ProcessMadvise,
+  SchedGetattr,
+  SchedSetattr,
   ReadFile,
 };
 inline constexpr std::size_t kCalls = static_cast<std::size_t>(Call::ReadFile) + 1;

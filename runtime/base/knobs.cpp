@@ -38,7 +38,7 @@ constexpr Word kTracebacks[] = {{"none", static_cast<int>(Traceback::None)},
                                 {"0", static_cast<int>(Traceback::None)},
                                 {"1", static_cast<int>(Traceback::All)},
                                 {"2", static_cast<int>(Traceback::System)}};
-constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs", "copytraps", "stacks"};
+constexpr std::string_view kDebugWords[] = {"leaks", "hogs", "preemptoff", "preemptsignal", "tls", "nocgroup", "fixedprocs", "copytraps", "stacks", "sameturns"};
 
 // Collects the first complaint.
 class Check {

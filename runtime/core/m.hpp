@@ -28,6 +28,9 @@ enum class Bound : std::uint8_t {
   Leaves,  // nobody any more: its thread ends
 };
 
+/// How long the kernel lets its thread run at a time (sched/turns.hpp).
+enum class Turns : std::uint8_t { Usual, Short, Long };
+
 /// What the next context does first for the one that left (sched/switch.hpp).
 enum class Commit : std::uint8_t { None, Unlock, Call };
 
@@ -61,6 +64,7 @@ struct alignas(arch::kCacheLine) M {
   P* old_p = nullptr;           // the P it had when it entered the call, or that was taken; null: handed off
   SpinLock take;                // held while somebody tries to take the P of a goroutine in user code (sched/preempt.cpp)
   std::atomic<bool> asked_to_let_go{false};  // by a signal (sched/preempt.cpp)
+  Turns turns = Turns::Usual;
   std::uint32_t call_depth = 0; // regions may nest: only the outermost counts
   arch::SavedRegs call;         // where the G entered it
   std::int64_t call_began = 0;  // not 0: its duration is sampled

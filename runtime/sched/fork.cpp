@@ -16,6 +16,7 @@
 #include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 namespace {
@@ -29,6 +30,7 @@ void in_child() {
   if (!mp) return;
   mp->abandoned.store(true, memory_order_relaxed);
   mp->curg->preempt.store(1, memory_order_relaxed);
+  take_usual_turns(mp);
   pthread_sigmask(SIG_SETMASK, &mask_at_start, nullptr);
 }
 

@@ -22,6 +22,7 @@
 #include "runtime/base/check.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/sched/switch.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 
@@ -112,6 +113,7 @@ void reacquire_p(M* mp) {
   if (was == GStatus::Running) {
     // Its P was taken (preempt.cpp).
     sched.overrun.fetch_sub(1, memory_order_relaxed);
+    fit_turns(mp);
     gp->preempt.store(0, memory_order_seq_cst);  // [safepoint]
   }
   report_safepoint(gp);

@@ -27,6 +27,7 @@
 #include "runtime/base/log.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 namespace {
@@ -95,6 +96,7 @@ void sleep_on_note(M* mp) {
   if (P* pp = std::exchange(mp->next_p, nullptr)) {
     bind_p(mp, pp);
     mp->searching = std::exchange(mp->next_searching, false);
+    fit_turns(mp);
   }
 }
 
@@ -131,6 +133,7 @@ G* sleep_in_poller(M* mp, std::int64_t until) {
   }
   bind_p(mp, pp);
   mp->searching = searching;
+  fit_turns(mp);
   G* first = got.pop();
   while (G* gp = got.pop()) put_back(pp, gp);
   sched.poller.queued(n);

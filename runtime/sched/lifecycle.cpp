@@ -37,6 +37,7 @@
 #include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 
@@ -108,6 +109,7 @@ std::error_code sched_boot(const Config& config, bool in_run) {
   reset_gate();
   sched.to_come.store(0, memory_order_relaxed);
   preempt_start(config);
+  turns_start(!debug_has(config, "sameturns"));
   cancel_by_barrier = arch::barrier_start();
   fork_prepare();
   sched.state.store(RunState::Running, memory_order_release);  // [run-state]

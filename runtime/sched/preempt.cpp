@@ -24,7 +24,7 @@
 //            barrier is needed. Not sent to a thread that sleeps in the kernel: its call would be interrupted. WEFT_DEBUG=
 //            preemptsignal forces this way, WEFT_DEBUG=preemptoff leaves safepoints only.
 // Measured   (2 CPUs, 1 P) a 1 ms sleeper beside one hog: late by 0.1 ms p50, 0.2-0.6 ms p99; beside eight: 0.07 and 4-9 ms, where
-//            the tail is the kernel's choice among more threads than CPUs. Shorter slices asked of it changed nothing.
+//            the tail is the kernel's choice among more threads than CPUs: turns.hpp.
 // Rejected   The signal as the only way: it interrupts calls that do not restart, needs the CPU clocks of threads and spare Ps for
 //            those that block, and a debugger and TSan hold it back.
 // Orders     [depth] release on leaving the runtime, acquire by the taker: the P's next owner sees what this one did.
@@ -38,6 +38,7 @@
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 namespace {
@@ -59,6 +60,7 @@ void let_go(M* mp, G* gp, P* pp) {
   mp->p = nullptr;
   pp->m = nullptr;
   pp->status.store(PStatus::Syscall, memory_order_release);  // [p-status]
+  take_long_turns(mp);
 }
 
 bool free_by_barrier(P* pp) {

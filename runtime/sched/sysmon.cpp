@@ -25,6 +25,7 @@
 #include "runtime/sched/procs.hpp"
 #include "runtime/sched/hibernator.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 namespace {
@@ -291,6 +292,7 @@ void* sysmon_main(void*) {
     } else {
       sysmon.idle_looks = 0;
       next = look(now);
+      sysmon_turns();
     }
     sysmon.next_look.store(next, memory_order_seq_cst);  // [sysmon]
     if (!sysmon.stop.load(memory_order_acquire)) sysmon.note.sleep_until(next);  // [sysmon-stop]

@@ -24,6 +24,7 @@
 #include "runtime/sched/freeze.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/sched.hpp"
+#include "runtime/sched/turns.hpp"
 
 namespace weft::rt {
 namespace {
@@ -98,6 +99,7 @@ void make_like_new(M* mp) {
   mp->next_p = mp->old_p = nullptr;
   mp->call_depth = 0;
   mp->tid = 0;
+  mp->turns = Turns::Usual;
   mp->cpu_at_end = -1;
   mp->bound = Bound::No;
   mp->locked_g = nullptr;
@@ -165,6 +167,7 @@ void* m_main(void* arg) {
   if (P* pp = std::exchange(mp->next_p, nullptr)) {
     bind_p(mp, pp);
     mp->searching = std::exchange(mp->next_searching, false);
+    fit_turns(mp);
   }
   schedule(mp);
   const bool parts = mp->bound == Bound::Leaves;
@@ -239,6 +242,7 @@ M* enter_as_m() {
 
 void leave_as_m(M* mp) {
   take_down_m(mp);
+  take_usual_turns(mp);
   arch::interrupts_block_again(mp->urgent_was_blocked);
   mp->gone.store(true, memory_order_release);  // [m-gone]
 }

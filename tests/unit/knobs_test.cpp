@@ -65,7 +65,7 @@ TEST(Knobs, RefusalsAreOneLineThatNamesTheVariableAndWhatItWants) {
   EXPECT_EQ(complaint("WEFT_PROCS", "0"), "weft: WEFT_PROCS=0: want a number from 1 to 1024");
   EXPECT_EQ(complaint("WEFT_GUARD", "perhaps"), "weft: WEFT_GUARD=perhaps: want one of auto, install, hole, mprotect, canary");
   EXPECT_EQ(complaint("WEFT_TRACEBACK", "loud"), "weft: WEFT_TRACEBACK=loud: want one of none, single, all, system, crash");
-  EXPECT_EQ(complaint("WEFT_DEBUG", "leaks,nonsense"), "weft: WEFT_DEBUG=leaks,nonsense: want a comma-separated list of leaks hogs preemptoff preemptsignal tls nocgroup fixedprocs copytraps stacks");
+  EXPECT_EQ(complaint("WEFT_DEBUG", "leaks,nonsense"), "weft: WEFT_DEBUG=leaks,nonsense: want a comma-separated list of leaks hogs preemptoff preemptsignal tls nocgroup fixedprocs copytraps stacks sameturns");
   EXPECT_EQ(complaint("WEFT_STACK_BYTES", "a\nb").find('\n'), std::string::npos);
 }
 
