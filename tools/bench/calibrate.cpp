@@ -14,7 +14,9 @@
 #include <climits>
 #include <cstddef>
 #include <memory>
+#include <random>
 #include <thread>
+#include <vector>
 
 #include "tools/bench/bench.hpp"
 
@@ -122,6 +124,32 @@ void calib_fault(Bench& b) {
   b.check(wrong == 0, "pages lost what was written");
 }
 
+// Op: a read from the top of one of 100,000 stacks' worth of address space, in random order, each found by the one before: what a machine
+// takes to come to anything that nobody has looked at for long.
+void calib_cold_read(Bench& b) {
+  constexpr std::size_t kStacks = 100'000, kStackBytes = 256 << 10;
+  std::vector<std::size_t> order(kStacks);
+  for (std::size_t i = 0; i < kStacks; i++) order[i] = i;
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(b.seed));
+  void* map = ::mmap(nullptr, kStacks * kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) {
+    b.check(false, "mmap of %zu bytes refused", kStacks * kStackBytes);
+    return;
+  }
+  ::madvise(map, kStacks * kStackBytes, MADV_NOHUGEPAGE);  // refused where the kernel has no huge pages: as good
+  auto top = [&](std::size_t k) {
+    const std::size_t i = order[k % kStacks];
+    return reinterpret_cast<void**>(static_cast<std::byte*>(map) + i * kStackBytes + i % 16 * 64);  // not all in the same sets of the cache
+  };
+  for (std::size_t k = 0; k < kStacks; k++) *top(k) = top(k + 1);
+  void* at = top(0);
+  b.start();
+  for (Int i = 0; i < b.n; i++) at = *static_cast<void* volatile*>(at);
+  b.stop();
+  b.check(at == top(static_cast<std::size_t>(b.n) % kStacks), "the way was lost");
+  ::munmap(map, kStacks * kStackBytes);
+}
+
 }  // namespace
 
 const std::vector<Workload> kCalibrations = {
@@ -129,6 +157,7 @@ const std::vector<Workload> kCalibrations = {
     {"CalibXchg", 0, calib_xchg},
     {"CalibFutex", 0, calib_futex},
     {"CalibFault", 0, calib_fault},
+    {"CalibColdRead", 1'000'000, calib_cold_read},
 };
 
 }  // namespace bench

@@ -60,6 +60,8 @@ LIMITS = {
     "ParkedHibernated": {"bytes/G": 1300},
     "SleepersPeakCopyable": {"peak-bytes": 0.9e9},
     "SleepersPeakHibernated": {"peak-bytes": 1.2e9},
+    "RandomWake": {"ns/op": 200},
+    "RandomWakeCopyable": {"ns/op": 100},
     "RandomRing": {"ns/op": 200},
     "RandomRingCopyable": {"ns/op": 100},
     "Syscall": {"over-ns/op": 10},
@@ -77,6 +79,7 @@ CALIBRATIONS = {
     "CalibXchg": "locked exchange",
     "CalibFutex": "futex pair",
     "CalibFault": "page fault",
+    "CalibColdRead": "cold read",
 }
 
 

@@ -164,7 +164,7 @@ void parked_on(Bench& b, weft::Stack stack, std::chrono::seconds weighed_after =
   });
 }
 
-// A ring in an order that nothing predicts: each stack and descriptor is cold when its turn comes. Op: one hop.
+// A ring in an order that nothing predicts: each channel, descriptor and stack lies anywhere and is cold when its turn comes. Op: one hop.
 void random_ring_on(Bench& b, weft::Stack stack) {
   constexpr std::size_t kSize = 100'000;
   std::vector<std::size_t> order(kSize);
@@ -176,8 +176,10 @@ void random_ring_on(Bench& b, weft::Stack stack) {
   weft::WaitGroup parked, done;
   parked.add(kSize);
   done.add(kSize);
-  for (std::size_t k = 0; k < kSize; k++)
-    weft::go(weft::Spawn{.stack = stack}, [&parked, &done, last, from = c[order[k]], to = c[order[(k + 1) % kSize]]] {
+  std::vector<std::size_t> next(kSize);
+  for (std::size_t k = 0; k < kSize; k++) next[order[k]] = order[(k + 1) % kSize];
+  for (std::size_t i = 0; i < kSize; i++)
+    weft::go(weft::Spawn{.stack = stack}, [&parked, &done, last, from = c[i], to = c[next[i]]] {
       parked.done();
       for (Int token : from) {
         if (token == 0)
@@ -195,6 +197,38 @@ void random_ring_on(Bench& b, weft::Stack stack) {
   for (auto& each : c) each.close();
   done.wait();
   b.check(at == 0, "the token was lost");
+}
+
+// 100,000 are parked, and woken in an order that nothing predicts, 64 at a time, each to park again. Op: one of them woken, resumed, parked.
+void random_wake_on(Bench& b, weft::Stack stack) {
+  constexpr std::size_t kSize = 100'000, kAtOnce = 64;
+  std::vector<std::size_t> order(kSize);
+  for (std::size_t i = 0; i < kSize; i++) order[i] = i;
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(b.seed));
+  std::vector<weft::Chan<Int>> c(kSize);
+  for (auto& each : c) each = weft::make_chan<Int>();
+  std::vector<Int> got(kSize);
+  weft::WaitGroup parked, done;
+  parked.add(kSize);
+  done.add(kSize);
+  for (std::size_t i = 0; i < kSize; i++)
+    weft::go(weft::Spawn{.stack = stack}, [&parked, &done, from = c[i], &mine = got[i]] {
+      parked.done();
+      for (Int x : from) mine += x;
+      done.done();
+    });
+  parked.wait();
+  b.start();
+  for (Int sent = 0; sent < b.n;) {
+    for (std::size_t k = 0; k < kAtOnce && sent < b.n; k++, sent++) c[order[static_cast<std::size_t>(sent) % kSize]].send(1);
+    weft::yield();
+  }
+  b.stop();
+  for (auto& each : c) each.close();
+  done.wait();
+  Int all = 0;
+  for (Int n : got) all += n;
+  b.check(all == b.n, "%lld values of %lld arrived", as_ll(all), as_ll(b.n));
 }
 
 // All sleep at once. Op: one sleeper; what the process took at most.
@@ -219,6 +253,8 @@ void sleepers_peak_on(Bench& b, weft::Stack stack) {
 void parked(Bench& b) { parked_on(b, weft::Stack::Growable); }
 void parked_copyable(Bench& b) { parked_on(b, weft::Stack::Copyable); }
 void parked_hibernated(Bench& b) { parked_on(b, weft::Stack::Growable, std::chrono::seconds(3)); }
+void random_wake(Bench& b) { random_wake_on(b, weft::Stack::Growable); }
+void random_wake_copyable(Bench& b) { random_wake_on(b, weft::Stack::Copyable); }
 void random_ring(Bench& b) { random_ring_on(b, weft::Stack::Growable); }
 void random_ring_copyable(Bench& b) { random_ring_on(b, weft::Stack::Copyable); }
 void sleepers_peak_copyable(Bench& b) { sleepers_peak_on(b, weft::Stack::Copyable); }

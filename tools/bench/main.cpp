@@ -81,6 +81,8 @@ const std::vector<Workload> kWorkloads = {
     {"StopWorld", 500, stop_world},
     {"FreezeWorld", 500, freeze_world},
     {"Fib", 2 * 317'811 - 1, fib27},  // calls of fib(27): 2 F(28) - 1
+    {"RandomWake", 1'000'000, random_wake},
+    {"RandomWakeCopyable", 1'000'000, random_wake_copyable},
     {"RandomRing", 1'000'000, random_ring},
     {"RandomRingCopyable", 1'000'000, random_ring_copyable},
     {"Parked", 1'000'000, parked},

@@ -14,6 +14,8 @@ void fib27(Bench& b);
 void start_park(Bench& b);
 void parked(Bench& b);
 void parked_copyable(Bench& b);
+void random_wake(Bench& b);
+void random_wake_copyable(Bench& b);
 void random_ring(Bench& b);
 void random_ring_copyable(Bench& b);
 void parked_hibernated(Bench& b);

@@ -53,6 +53,8 @@ var workloads = []workload{
 	{"StopWorld", 500, stopWorld},
 	{"FreezeWorld", 500, freezeWorld},
 	{"Fib", 2*317_811 - 1, fib27}, // calls of fib(27): 2 F(28) - 1
+	{"RandomWake", 1_000_000, randomWake},
+	{"RandomWakeCopyable", 1_000_000, randomWake},
 	{"RandomRing", 1_000_000, randomRing},
 	{"RandomRingCopyable", 1_000_000, randomRing},
 	{"Parked", 1_000_000, parked},
@@ -483,8 +485,12 @@ func randomRing(b *bench) {
 	last := make(chan int)
 	var parked, done sync.WaitGroup
 	parked.Add(size)
+	next := make([]int, size)
 	for k := range size {
-		from, to := c[order[k]], c[order[(k+1)%size]]
+		next[order[k]] = order[(k+1)%size]
+	}
+	for i := range size {
+		from, to := c[i], c[next[i]]
 		done.Go(func() {
 			parked.Done()
 			for token := range from {
@@ -506,6 +512,47 @@ func randomRing(b *bench) {
 	}
 	done.Wait()
 	b.check(at == 0, "the token was lost")
+}
+
+// 100,000 are parked, and woken in an order that nothing predicts, 64 at a time. Op: one of them woken, resumed, parked.
+func randomWake(b *bench) {
+	const size, atOnce = 100_000, 64
+	order := rand.New(rand.NewSource(int64(b.seed))).Perm(size)
+	c := make([]chan int, size)
+	for i := range c {
+		c[i] = make(chan int)
+	}
+	got := make([]int, size)
+	var parked, done sync.WaitGroup
+	parked.Add(size)
+	for i := range size {
+		from, mine := c[i], &got[i]
+		done.Go(func() {
+			parked.Done()
+			for x := range from {
+				*mine += x
+			}
+		})
+	}
+	parked.Wait()
+	b.start()
+	for sent := 0; sent < b.n; {
+		for k := 0; k < atOnce && sent < b.n; k++ {
+			c[order[sent%size]] <- 1
+			sent++
+		}
+		runtime.Gosched()
+	}
+	b.stop()
+	for i := range c {
+		close(c[i])
+	}
+	done.Wait()
+	all := 0
+	for _, n := range got {
+		all += n
+	}
+	b.check(all == b.n, "values were lost")
 }
 
 // All sleep at once. Op: one sleeper; what the process took at most.
