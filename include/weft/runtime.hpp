@@ -67,7 +67,7 @@ struct Config {
   Guard guard = Guard::Auto;
   Hibernate hibernate = Hibernate::Default;
   int threads_max = 10'000;            ///< OS threads; more is fatal in run(), as in Go
-  int detached_max = 64;               ///< threads that run an overrun goroutine without a P
+  int detached_max = 64;               ///< threads that run an overrun goroutine without a P, while those that wait have never run
   int blocking_max = 512;              ///< under Runtime: blocking calls at once; more wait for one to end
   /// Comma-separated: leaks (report parked goroutines at the end), hogs (report goroutines that run for long without a safepoint),
   /// preemptoff (nobody loses its P between safepoints), preemptsignal (nor without a signal),

@@ -82,7 +82,7 @@ class GlobalQueue {
       gs += k;
       n -= k;
     }
-    woken_seen_.store(woken_.size(), memory_order_relaxed);
+    show();
   }
 
   /// Takes `n` (at most size()), the oldest of each kind: of four, two that were woken, one that had given way, one that has
@@ -99,7 +99,7 @@ class GlobalQueue {
     woken_.pop(out, woken);
     started_.pop(out + woken, started);
     fresh_.pop(out + woken + started, fresh);
-    woken_seen_.store(woken_.size(), memory_order_relaxed);
+    show();
   }
 
   /// The oldest that was woken.
@@ -107,25 +107,43 @@ class GlobalQueue {
     if (woken_.size() == 0) return nullptr;
     G* gp = nullptr;
     woken_.pop(&gp, 1);
-    woken_seen_.store(woken_.size(), memory_order_relaxed);
+    show();
+    return gp;
+  }
+
+  /// The oldest that was woken, else the oldest that had given way: anybody but a newcomer.
+  G* pop_started() {
+    if (G* gp = pop_woken()) return gp;
+    if (started_.size() == 0) return nullptr;
+    G* gp = nullptr;
+    started_.pop(&gp, 1);
+    show();
     return gp;
   }
 
   /// Somebody waits there whose time, descriptor or peer has come: sysmon looks after those that run for long. Without the lock: a hint.
   bool woken_wait() const { return peek(woken_seen_) != 0; }
+  /// Somebody waits there who has run before. A hint, too.
+  bool started_wait() const { return peek(started_seen_) != 0 || woken_wait(); }
 
   void free_all() {
     woken_.free_all();
     started_.free_all();
     fresh_.free_all();
-    woken_seen_.store(0, memory_order_relaxed);
+    show();
   }
 
  private:
+  void show() {
+    woken_seen_.store(woken_.size(), memory_order_relaxed);
+    started_seen_.store(started_.size(), memory_order_relaxed);
+  }
+
   GlobalRing woken_;
   GlobalRing started_;
   GlobalRing fresh_;
   std::atomic<std::uint32_t> woken_seen_{0};
+  std::atomic<std::uint32_t> started_seen_{0};
   std::uint8_t turn_ = 0;
 };
 

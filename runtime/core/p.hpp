@@ -36,8 +36,8 @@ inline constexpr std::uint32_t kPicksPerRound = 61;
 /// So many that were woken come before the next one that computes, after a slice.
 inline constexpr std::uint8_t kWokenAfterSlice = 4;
 
-/// P::round_turn at which the next round begins with the global queue (sched/loop.cpp).
-inline constexpr std::uint8_t kGlobalBeforeNext = 2;
+/// P::started_first after a P was taken for such a one.
+inline constexpr std::uint8_t kStartedAfterOverrun = 4;
 
 /// Dead descriptors that a P keeps.
 inline constexpr std::uint32_t kFreeCapacity = 512;
@@ -54,6 +54,7 @@ struct alignas(arch::kCacheLine) P {
   std::atomic<G*> runnext{nullptr};
   bool solo = false;  // the only P: no thieves
   bool fresh_turn = false;
+  std::uint8_t started_first = 0;  // so many picks look in the global queue first for one who has run before
   std::uint8_t round_turn = 0;  // which source is first at the next round (sched/loop.cpp)
   std::uint8_t woken_first = 0; // so many picks look for woken ones in the global queue first: somebody has computed for a whole slice
   std::atomic<std::uint64_t> switches{0};  // sysmon and thieves see by it that the P moves on

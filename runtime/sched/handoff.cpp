@@ -137,10 +137,9 @@ bool retake_p(P* pp, bool global_first) {
     sched.detached.fetch_sub(1, memory_order_relaxed);
     return false;
   }
-  if (global_first) {
-    pp->picks_left = 1;
-    pp->round_turn = kGlobalBeforeNext;
-  }
+  // Who has run before comes before newcomers, each of which may be one more that computes.
+  pp->fresh_turn = true;
+  if (global_first) pp->started_first = kStartedAfterOverrun;
   handoff_p(pp);
   return true;
 }

@@ -102,6 +102,18 @@ G* take_woken(P* pp) {
   return gp;
 }
 
+// The P was taken from who computed because somebody who has run before waits in the global queue. Newcomers wait for some more: each
+// may be one more that computes.
+G* take_started(P* pp) {
+  pp->started_first--;
+  sched.mu.lock();
+  G* gp = sched.global.pop_started();
+  if (gp) sched.global_size.fetch_sub(1, memory_order_relaxed);
+  sched.mu.unlock();
+  if (!gp) pp->started_first = 0;
+  return gp;
+}
+
 // Once per round: the sources that the fast path never sees. They take turns at being first: each of them can be one that never
 // runs dry (goroutines that yield to the global queue while it is not empty, say), and must not starve the others.
 G* round_of(P* pp) {
@@ -109,7 +121,6 @@ G* round_of(P* pp) {
   if (WEFT_UNLIKELY(!sysmon_running())) sysmon_start();
   log_flush();
   constexpr unsigned kSources = 3;
-  static_assert((kGlobalBeforeNext + 1) % kSources == 0);
   const unsigned first = pp->round_turn = static_cast<std::uint8_t>((pp->round_turn + 1) % kSources);
   for (unsigned i = 0; i < kSources; i++) {
     G* gp = nullptr;
@@ -182,7 +193,8 @@ G* find_work(M* mp) {
     if (WEFT_UNLIKELY(mp->chosen != nullptr)) return std::exchange(mp->chosen, nullptr);
     attend_timers(pp);
     G* gp = nullptr;
-    if (--pp->picks_left == 0 || pp->picks_left > kPicksPerRound) gp = round_of(pp);
+    if (WEFT_UNLIKELY(pp->started_first != 0)) gp = take_started(pp);
+    if (!gp && (--pp->picks_left == 0 || pp->picks_left > kPicksPerRound)) gp = round_of(pp);
     if (WEFT_UNLIKELY(pp->woken_first != 0) && !gp) gp = take_woken(pp);
     if (!gp) gp = take_runnext(pp);
     if (!gp) gp = take_queued(pp);

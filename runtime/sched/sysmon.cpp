@@ -64,13 +64,19 @@ bool nobody_runs() {
          peek(sched.detached) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads;
 }
 
-enum class Waits : std::uint8_t { Nobody, NewOnes, WokenHere, WokenGlobal };
+enum class Waits : std::uint8_t {
+  Nobody,
+  NewOnes,       // none of them has ever run: they may wait while detached_max run without a P
+  ForHere,       // who has run before, or a timer
+  ForGlobal,     // the same, in the global queue
+};
 
 /// Who needs `pp` itself, or any P: there is no idle one.
 Waits who_waits(P* pp, std::int64_t now) {
-  if (pp->timers.earliest() <= now || pp->ring.before(peek(pp->woken_to)) || peek(pp->runnext)) return Waits::WokenHere;
-  if (peek(sched.global_size) != 0) return sched.global.woken_wait() ? Waits::WokenGlobal : Waits::NewOnes;
-  return pp->has_local_work() ? Waits::NewOnes : Waits::Nobody;
+  if (pp->timers.earliest() <= now || pp->ring.before(peek(pp->woken_to)) || peek(pp->runnext)) return Waits::ForHere;
+  if (sched.global.started_wait()) return Waits::ForGlobal;
+  if (!pp->ring.empty()) return Waits::ForHere;
+  return pp->has_local_work() || peek(sched.global_size) != 0 ? Waits::NewOnes : Waits::Nobody;
 }
 
 /// Whoever takes a P over can be had.
@@ -105,7 +111,7 @@ std::int64_t end_slice(P* pp, std::int64_t now) {
   const bool gone = free_p(pp);
   if (gp && overrun_reporter && pp->seen_switches == peek(pp->switches)) overrun_reporter(mp, gp, ran);
   if (gone) {
-    retake_p(pp, who == Waits::WokenGlobal);
+    retake_p(pp, who == Waits::ForGlobal);
     return now + kShortSlice;
   }
   ask_running(pp);

@@ -339,20 +339,56 @@ TEST(Preempt, WhileOnlyNewcomersWaitNoMoreThanDetachedMaxRunWithoutAP) {
   c.procs = 1;
   c.detached_max = 3;
   in_run_of(c, [] {
-    std::atomic<int> now{0}, most{0};
+    std::atomic<int> began{0};
+    std::atomic<bool> stop{false};
+    int at_end = 0;
     WaitGroup wg;
     for (int i = 0; i < 16; i++)
       wg.go([&] {
-        const int n = ++now;
-        int m = most;
-        while (m < n && !most.compare_exchange_weak(m, n)) {
-        }
-        spin_for(60ms);
-        now--;
+        began++;
+        while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
       });
+    std::thread outside([&] {
+      eventually([&] { return began >= 4; });
+      std::this_thread::sleep_for(200ms);  // many slices: nobody more
+      at_end = began;
+      stop = true;
+    });
     wg.wait();
-    EXPECT_GE(most.load(), 2) << "none was detached";
-    EXPECT_LE(most.load(), 1 + 3);
+    outside.join();
+    EXPECT_EQ(at_end, 1 + 3);
+  });
+}
+
+/// Goroutine 1 beside eight that never end, of which three may run without a P: what `once` does to be in a queue, twenty times.
+template <class Once>
+void beside_more_hogs_than_may_be_detached(Once once) {
+  for (int procs : {1, 2}) {
+    Config c;
+    c.procs = procs;
+    c.detached_max = 3;
+    in_run_of(c, [&] {
+      std::atomic<bool> stop{false};
+      for (int i = 0; i < 8; i++)
+        go([&] {
+          while (!stop.load(std::memory_order_relaxed)) kCodes[0].round();
+        });
+      for (int i = 0; i < 20; i++) once();
+      stop = true;
+      EXPECT_TRUE(settle(1, kPatience));
+    });
+  }
+}
+
+// Newcomers may wait for ever behind detached_max that compute; who has run before may not.
+TEST(Preempt, WhoGivesWayIsNotHeldUpByDetachedMax) {
+  beside_more_hogs_than_may_be_detached([] { yield(); });
+}
+
+TEST(Preempt, WhoHasOverrunItselfIsNotHeldUpByDetachedMax) {
+  beside_more_hogs_than_may_be_detached([] {
+    spin_for(15ms);
+    safepoint();
   });
 }
 
