@@ -44,6 +44,10 @@ TEST(Freeze, NobodyMovesWhileTheWorldIsFrozenAndEverybodyAfterwards) {
       std::atomic<bool> stop{false};
       WaitGroup wg;
       for (int i = 0; i < kSpinners; i++) wg.go([&, i] { spin(n[i], stop, i % 4); });
+      Defer end{[&] {
+        stop = true;
+        wg.wait();
+      }};
       for (auto& c : n) eventually([&] { return c != 0; });
       for (int round = 0; round < scaled(25, 8); round++) {
         ASSERT_TRUE(gc::freeze_world());
@@ -55,8 +59,6 @@ TEST(Freeze, NobodyMovesWhileTheWorldIsFrozenAndEverybodyAfterwards) {
       }
       const std::uint64_t before = n[0];
       EXPECT_TRUE(eventually([&] { return n[0] != before; }));
-      stop = true;
-      wg.wait();
     });
   }
 }

@@ -482,19 +482,19 @@ TEST(Preempt, WhoOverrunsIsReportedOnceWithNamePlaceAndStack) {
   };
   std::uint64_t id = 0;
   in_run_of(c, [&] {
-    std::atomic<bool> stop{false};
+    std::atomic<bool> stop{false}, stop_again{false}, again{false};
     go({.name = "cruncher"}, [&] {
       id = goid();
       computes_for_long(stop);
-      // The same again: it has been told already.
-      stop = false;
+      again = true;
       yield();
-      computes_for_long(stop);
+      computes_for_long(stop_again);  // it has been told already
     });
     for (int i = 0; i < 5; i++) sleep_for(1ms);
     stop = true;
+    eventually([&] { return again.load(); });
     for (int i = 0; i < 30; i++) sleep_for(1ms);
-    stop = true;
+    stop_again = true;
   });
   EXPECT_EQ(reports.load(), 1);
   EXPECT_EQ(last.id, id);
