@@ -265,24 +265,37 @@ void enter_syscall() {
   pp->status.store(PStatus::Syscall, memory_order_release);  // [p-status]
 }
 
-void exit_syscall() noexcept {
+namespace {
+
+/// The P is back, and somebody wants something; or it is not. What the call said in errno stays, also on another thread.
+WEFT_NOINLINE void exit_slowly(M* mp, P* pp, bool back) {
   const int saved = errno;
-  M* mp = current_m();
-  InCall inside(mp);
-  if (!mp || mp->curg->system || --mp->call_depth > 0) return;
-  SCHED_POINT("syscall exit");
   const bool sampled = mp->call_began != 0;
-  if (WEFT_UNLIKELY(sampled)) sample(mp);
-  P* pp = mp->old_p;
-  if (WEFT_LIKELY(take_back(mp, pp))) {
-    set_status(mp->curg, GStatus::Syscall, GStatus::Running);
-    if (WEFT_UNLIKELY(peek(mp->abandoned))) stay_if_abandoned(mp);
-    if (WEFT_UNLIKELY(peek(pp->attention))) safepoint_now(mp);
+  if (sampled) sample(mp);
+  if (back) {
+    if (peek(mp->abandoned)) stay_if_abandoned(mp);
+    if (peek(pp->attention)) safepoint_now(mp);
   } else {
     if (pp && !sampled) learn(mp->call.pc, kTakenAfter);  // sysmon came for it
     reacquire_p(mp);
   }
   set_errno(saved);
+}
+
+}  // namespace
+
+void exit_syscall() noexcept {
+  M* mp = current_m();
+  InCall inside(mp);
+  if (!mp || mp->curg->system || --mp->call_depth > 0) return;
+  SCHED_POINT("syscall exit");
+  P* pp = mp->old_p;
+  const bool back = take_back(mp, pp);
+  if (WEFT_LIKELY(back)) {
+    set_status(mp->curg, GStatus::Syscall, GStatus::Running);
+    if (WEFT_LIKELY(!peek(mp->abandoned) && !peek(pp->attention) && mp->call_began == 0)) return;
+  }
+  exit_slowly(mp, pp, back);
 }
 
 void enter_blocking() {

@@ -64,7 +64,8 @@ pkgconfig_consumer() {
 }
 cmake_consumer() {
   cmake -G Ninja -S "$here/cmake" -B "$1" "-DCMAKE_PREFIX_PATH=$prefix" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON &&
-    cmake --build "$1" && has_flag "$1"
+    cmake --build "$1" && has_flag "$1" || return 1
+  [ ! -f "${pc%/weft.pc}/weft-gc.pc" ] || timeout 60 "$1/collected"
 }
 
 says_as_expected() {
