@@ -20,6 +20,9 @@ class Note {
     if (word_.exchange(1, memory_order_release) == 0) arch::futex_wake(word_, 1);  // [note]
   }
 
+  /// Has it been woken already? The sleeper's own look.
+  bool woken() const { return word_.load(memory_order_acquire) != 0; }  // [note]
+
   void sleep() {
     while (word_.load(memory_order_acquire) == 0) arch::futex_wait(word_, 0);  // [note]
   }

@@ -2,14 +2,16 @@
 //
 // Protocol   One stopper at a time (Sched::world). Under Sched::mu it marks the world as stopping, takes the idle Ps and those
 //            in blocking calls, and counts the running ones. These find kAttendStop in the loop, or their G finds `preempt` at
-//            its next safepoint, and each counts itself down; the last one wakes the stopper. G and P may change between its
-//            looks, so it marks again every few hundred microseconds until all are there.
+//            its next safepoint, and each counts itself down; the last one wakes the stopper, which stays awake for a moment first.
+//            G and P may change between its looks, so it marks again every few hundred microseconds until all are there, and takes
+//            the Ps of those that are in user code.
 // A G that wants to stop the world while another stopper is at work must itself come to a safepoint: it never blocks on
 // Sched::world with a P in hand.
 // Orders     [p-status] see core/p.hpp.
 #include <thread>
 #include <utility>
 
+#include "arch/thread.hpp"
 #include "runtime/base/check.hpp"
 #include "runtime/sched/lifecycle.hpp"
 #include "runtime/sched/procs.hpp"
@@ -55,6 +57,19 @@ void mark(P* own, bool first) {
   }
 }
 
+/// The last of those that were asked has come, or `ns` have passed. Awake: they come within microseconds, where there are CPUs for
+/// all, and who sleeps is one more that waits for a CPU.
+void await_answers(std::int64_t ns) {
+  static const bool alone = arch::allowed_cpus() == 1;
+  if (alone) {
+    sched.stop_note.sleep_until(arch::clock_now() + ns);
+    return;
+  }
+  const std::int64_t until = arch::clock_now() + ns;
+  while (!sched.stop_note.woken() && arch::clock_now() < until)
+    for (int i = 0; i < 8; i++) arch::cpu_pause();
+}
+
 }  // namespace
 
 void lock_world() {
@@ -86,7 +101,10 @@ bool stop_world(std::int64_t limit_ns) {
   bool all = sched.stop_wait == 0;
   sched.mu.unlock();
   for (std::int64_t look = kFirstLook; !all; look = look * 2 < kLongestLook ? look * 2 : kLongestLook) {
-    sched.stop_note.sleep_until(arch::clock_now() + look);
+    if (look == kFirstLook)
+      await_answers(look);
+    else
+      sched.stop_note.sleep_until(arch::clock_now() + look);
     sched.mu.lock();
     all = sched.stop_wait == 0;
     if (!all) mark(own, false);
