@@ -13,6 +13,7 @@
 //
 // Orders     [p-status] CAS/stores acq_rel: who takes a P sees what its last owner did.
 //            [attention] relaxed bits; the facts behind them are read under their own locks.
+//            [clock-seen] see sched/sysmon.cpp.
 //            [runnext] exchange by the owner, CAS by owner and thieves; also the publication that [idle] looks for.
 #pragma once
 
@@ -87,6 +88,16 @@ struct alignas(arch::kCacheLine) P {
   StackCache stacks;
   std::uint32_t run_slot_turn = 0;  // of the run slots, the next one for a newcomer
   G* free_gs[kFreeCapacity];  // dead descriptors, hottest last
+
+  // --- the last look at the clock here: whoever is switched to next has run since then (sysmon) ---
+  static constexpr std::uint64_t kUnknown = ~std::uint64_t{0};
+  std::atomic<std::int64_t> clock_at{0};
+  std::atomic<std::uint64_t> clock_switches{kUnknown};  // `switches` at that moment
+
+  WEFT_ALWAYS_INLINE void clock_seen(std::int64_t now) {
+    clock_at.store(now, memory_order_relaxed);
+    clock_switches.store(peek(switches), memory_order_release);  // [clock-seen]
+  }
 
   // --- sysmon's memory of it ---
   std::uint64_t seen_switches = 0;

@@ -162,6 +162,7 @@ void stay_if_abandoned(M* mp) {
 
 void bind_p(M* mp, P* pp) {
   WEFT_DCHECK(!mp->p && !pp->m);
+  pp->clock_switches.store(P::kUnknown, memory_order_relaxed);  // it may have been idle since
   mp->p = pp;
   pp->m = mp;
   pp->status.store(PStatus::Running, memory_order_release);  // [p-status]

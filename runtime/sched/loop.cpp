@@ -64,7 +64,10 @@ bool stop_requested(P* pp) { return peek(pp->attention) & kAttendStop; }
 // Fires what is due on this P; reads the clock only if it has timers at all.
 void attend_timers(P* pp) {
   pp->attention.fetch_and(~static_cast<std::uint32_t>(kAttendLoop), memory_order_relaxed);
-  if (!pp->timers.idle()) run_timers(pp, arch::clock_now());
+  if (pp->timers.idle()) return;
+  const std::int64_t now = arch::clock_now();
+  pp->clock_seen(now);
+  run_timers(pp, now);
 }
 
 // What has waited longest in the P's queues, which take turns: neither a runnext chain nor a stream of newcomers, the newest

@@ -13,6 +13,7 @@
 //            seq_cst) looks at next_look afterwards. One of the two sees the other.
 // Orders     [sysmon] seq_cst on next_look and the idle count. [sysmon-stop], [sysmon-request] release by who asks, acquire
 //            by the thread: it sees what was prepared for it.
+//            [clock-seen] release after the time was written: whoever sees the count sees that time or a later one.
 //            [idle] see idle.cpp. [p-status] see core/p.hpp. [run-state] see lifecycle.cpp.
 #include <pthread.h>
 
@@ -124,7 +125,9 @@ std::int64_t look_at_slice(P* pp, std::int64_t now, bool in_call) {
   const std::uint64_t s = peek(pp->switches);
   if (s != pp->seen_switches) {
     pp->seen_switches = s;
-    pp->seen_since = now;
+    // [clock-seen] If it is the next after a look at the clock, it has run since then; else at least since now.
+    const bool known = pp->clock_switches.load(memory_order_acquire) + 1 == s;
+    pp->seen_since = known ? std::min(now, peek(pp->clock_at)) : now;
     pp->asked_at = 0;
   }
   std::int64_t next = kNever;
