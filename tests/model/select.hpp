@@ -20,22 +20,6 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
-/// A field that only an order between its users protects.
-template <class T>
-class Field {
- public:
-  Field() = default;
-  Field(T v) : v_(v) {}
-  Field(const Field&) = delete;
-  operator T() const { return v_.get(); }
-  T operator->() const { return v_.get(); }
-  T operator=(T v) { return v_.set(v), v; }
-  T operator=(const Field& o) { return *this = static_cast<T>(o); }
-
- private:
-  mutable Plain<T> v_;
-};
-
 struct Queue;
 struct Goroutine;
 
