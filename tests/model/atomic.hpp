@@ -74,6 +74,12 @@ class Atomic {
     return update([&](T v) { return static_cast<T>(v | by); }, o, {file, function, line, "or", o});
   }
 
+  /// One step of whoever does it in one (the kernel). Orders nothing.
+  template <class F>
+  T change(F f, WEFT_MODEL_SITE) {
+    return update(f, Order::relaxed, {file, function, line, "change", Order::relaxed});
+  }
+
   /// The store that ends a section (weft/detail/section_cpu.hpp): not made if the section is undone by then. True: made.
   template <class F>
   bool commit(F next, const bool& undone, Order o, WEFT_MODEL_SITE) {
