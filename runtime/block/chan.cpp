@@ -12,8 +12,9 @@
 //            has both; a closed one has neither.
 // Orders     The lock's. Emptiness is read without it only to say "not now": count before closed, so that "empty, then still
 //            open" was true at the moment of the first read.
-//            [chan-closed] release by who closes, acquire by who goes on by that alone (block/context_node.hpp); release by who
-//            drains, acquire by such readers: of a channel that was closed before it was drained they see that, too.
+//            [chan-closed] release by who closes, acquire by who goes on by that alone (block/context_node.hpp);
+//            release by who drains, acquire by such readers: of a channel that was closed before it was drained they
+//            see that, too.
 #include "runtime/block/chan.hpp"
 
 #include <weft/detail/value.hpp>
@@ -313,7 +314,8 @@ RecvStatus chan_try_recv(ChanHead* h, void* elem) {
   if (!h) return RecvStatus::Empty;
   ChanCore* c = core_of(h);
   Inside inside;
-  if (c->count.load(memory_order_acquire) == 0 && c->senders.empty() && !peek(c->closed)) return RecvStatus::Empty;  // [chan-closed]
+  if (c->count.load(memory_order_acquire) == 0 && c->senders.empty() && !peek(c->closed))  // [chan-closed]
+    return RecvStatus::Empty;
   Outside outside(inside.m);
   c->lock.lock();
   switch (attempt_recv(c, elem)) {

@@ -27,7 +27,8 @@ namespace {
 
 constexpr std::size_t kPage = arch::kPageBytes;
 
-/// A block that the handler has emptied: below the live bytes, for the world may be frozen and a collector look at these.
+/// A block that the handler has emptied: below the live bytes, for the world may be frozen and a collector look at
+/// these.
 struct Emptied {
   Emptied* next;
   std::size_t bytes;

@@ -13,8 +13,8 @@
 //            All of these are seq_cst: one of the two sees the other. Who is asked on its way to sleep answers from there, or the
 //            freezer does: the signal need not reach it (TSan holds it back from who sleeps). Sched::mu is held while the signals are sent, so nobody
 //            stands still who holds it then; who takes it later and is hit there is why nothing may be locked inside a freeze.
-//            Who answers too late, its asker having given up, does not wait: the freeze that it finds may be the next one, which
-//            is about to ask it.
+//            Who answers too late, its asker having given up, does not wait: the freeze that it finds may be the next
+//            one, which is about to ask it.
 //            The word counts: an M that has not yet seen the end of one freeze when the next begins leaves the first one's wait,
 //            takes the signal that has been held back, and answers again.
 //            One whose goroutine is suspended is in the handler already, where the signal does not reach it: the question moves

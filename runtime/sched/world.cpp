@@ -12,9 +12,9 @@
 //              attention? its G gives way, and          or reads it at the next one
 //              the loop counts down
 //
-// Invariants A P is counted once, by the first mark, and counted down once, by whoever makes it Stopped: its M (sleep_until_work),
-//            who hands it off or cannot start an M for it, or the stopper. None is idle while the world stops.
-//            (tests/model/world_test.cpp)
+// Invariants A P is counted once, by the first mark, and counted down once, by whoever makes it Stopped: its M
+//            (sleep_until_work), who hands it off or cannot start an M for it, or the stopper. None is idle while the
+//            world stops. (tests/model/world_test.cpp)
 // A G that wants to stop the world while another stopper is at work must itself come to a safepoint: it never blocks on
 // Sched::world with a P in hand.
 // Orders     [p-status] see core/p.hpp.

@@ -156,7 +156,8 @@ struct Blocks {
     if (v.where != gc::Where::Block || all.n == kMost) return;
     auto& at = all.of[all.n++];
     at.lo = v.lo;
-    at.bytes = std::min<std::size_t>(static_cast<std::size_t>(static_cast<const char*>(v.hi) - static_cast<const char*>(v.lo)), kBytes);
+    const auto bytes = static_cast<const char*>(v.hi) - static_cast<const char*>(v.lo);
+    at.bytes = std::min(static_cast<std::size_t>(bytes), kBytes);
     std::memcpy(at.copy, at.lo, at.bytes);
   }
   std::size_t changed() const {

@@ -1,5 +1,6 @@
-// Goroutines that share a stack (core/run_slot.cpp, sched/copyable.cpp): one at a time runs there, with its own bytes; and who
-// looks on while everybody stands still, at whatever instruction (gc/stacks.cpp), finds the bytes of each that is parked.
+// Goroutines that share a stack (core/run_slot.cpp, sched/copyable.cpp): one at a time runs there, with its own bytes;
+// and who looks on while everybody stands still, at whatever instruction (gc/stacks.cpp), finds the bytes of each that
+// is parked.
 //
 //   M2, has claimed the slot for B               looks on, frozen
 //   (A lies there)                               A is the resident: in place
@@ -10,9 +11,9 @@
 //   B has none                                   B: in place
 //   B is the resident                            B: in place
 //
-// The functions mirror enter_run_slot(), leave_run_slot(), claim_slot(), bring_in(), copy_out(), copy_in(), release_slot(),
-// copied_by() and runs_on() line by line. G::m and G::block are one word, as they are in the runtime. A look is one step:
-// the world stands; before each store there is room for it.
+// The functions mirror enter_run_slot(), leave_run_slot(), claim_slot(), bring_in(), copy_out(), copy_in(),
+// release_slot(), copied_by() and runs_on() line by line. G::m and G::block are one word, as they are in the runtime. A
+// look is one step: the world stands; before each store there is room for it.
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {

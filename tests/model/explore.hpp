@@ -595,8 +595,8 @@ class Explorer {
     static_cast<Explorer*>(t.data)->live(t.from);
   }
 
-  /// Out of the program's thread. Most executions of a search with sleep sets end so: exceptions would be half of its time. What the
-  /// thread has on its stack is not destroyed; a program's own is in the program.
+  /// Out of the program's thread. Most executions of a search with sleep sets end so: exceptions would be half of its
+  /// time. What the thread has on its stack is not destroyed; a program's own is in the program.
   [[noreturn]] WEFT_NOINLINE void abandon() {
     if constexpr (WEFT_ASAN || WEFT_TSAN) throw internal::Abandon{};
     __builtin_longjmp(thread_[self_].way_out, 1);

@@ -1,5 +1,6 @@
-// Standing still at any instruction (sched/freeze.cpp): a freeze returns only when nobody runs, it returns at last, and after the
-// thaw everybody goes on; whoever begins or ends, falls asleep or wakes meanwhile, is suspended or answers too late.
+// Standing still at any instruction (sched/freeze.cpp): a freeze returns only when nobody runs, it returns at last, and
+// after the thaw everybody goes on; whoever begins or ends, falls asleep or wakes meanwhile, is suspended or answers
+// too late.
 //
 //   freezer, holding Sched::freezing        M that sleeps
 //   frozen++ (odd)                          asleep = true; asked a moment ago: answers
@@ -7,9 +8,10 @@
 //          : count it, ask, signal          frozen odd ? asleep again, until it changes
 //          asleep now ? answer for it
 //
-// The functions mirror begin_asking(), ask_to_stand(), count_down(), all_stand(), on_interrupt(), Asleep, never_freeze(),
-// freeze_world(), thaw_world(), hold() and let_stand_end() line by line. A signal comes at whatever point of its thread, or
-// never to one that sleeps. `data` is what a thread does: touching it while another looks on is a race.
+// The functions mirror begin_asking(), ask_to_stand(), count_down(), all_stand(), on_interrupt(), Asleep,
+// never_freeze(), freeze_world(), thaw_world(), hold() and let_stand_end() line by line. A signal comes at whatever
+// point of its thread, or never to one that sleeps. `data` is what a thread does: touching it while another looks on is
+// a race.
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -374,8 +376,8 @@ TEST(FreezeModel, NeedsEachStep) {
   expect_broken(of<Hog<1>>("freeze: stands after its answer", 2, Step::StandsLate, 2), "knows where");
 }
 
-// Of who falls asleep: the signal may reach it there; the freezer's second look finds it. What takes a question away reads the newest
-// value in any case.
+// Of who falls asleep: the signal may reach it there; the freezer's second look finds it. What takes a question away
+// reads the newest value in any case.
 TEST(FreezeModel, NoticesWeakenedOrders) {
   const std::vector<Case> few{
       of<Hog<1>>("freeze: user code", 2),

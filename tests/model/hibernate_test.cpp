@@ -1,5 +1,5 @@
-// A hibernated stack's page (core/hibernate.cpp, sched/hibernator.cpp): nothing written to it is lost, it is taken from nobody
-// who runs on it, who waits for it goes on, and its block is whole as long as somebody may look at it.
+// A hibernated stack's page (core/hibernate.cpp, sched/hibernator.cpp): nothing written to it is lost, it is taken from
+// nobody who runs on it, who waits for it goes on, and its block is whole as long as somebody may look at it.
 //
 //   hibernator                                its goroutine's M          anybody        handler
 //   busy by CAS
@@ -9,9 +9,9 @@
 //     yes: block, word = block                started special?           ...            CAS to busy, puts the page,
 //     no: puts it back, word = what it was    brings it back, runs       goes on        word = in place
 //
-// The functions mirror Outgoing, parked_as_it_was(), bring_back(), answer() and stack_image() line by line. The page is one
-// cell: 0 while it is not there, else one more than what has been written to it; so is a move of it one step, as the kernel's
-// is. The barrier is a fence in each thread.
+// The functions mirror Outgoing, parked_as_it_was(), bring_back(), answer() and stack_image() line by line. The page is
+// one cell: 0 while it is not there, else one more than what has been written to it; so is a move of it one step, as
+// the kernel's is. The barrier is a fence in each thread.
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -295,8 +295,8 @@ TEST(HibernateModel, NeedsEachStep) {
   expect_broken(of<Away<true>>("hibernated: brings back without asking", 3, Step::RestoreStores));
 }
 
-// Each looks once before its compare-exchange. What the page's next taker sees of the last one comes with the page, from the kernel;
-// what parked_as_it_was() sees, by the barrier.
+// Each looks once before its compare-exchange. What the page's next taker sees of the last one comes with the page,
+// from the kernel; what parked_as_it_was() sees, by the barrier.
 TEST(HibernateModel, NoticesWeakenedOrders) {
   EXPECT_EQ(survivors(cases(), "model/hibernate_test.cpp", {"hibernate", "parked_as_it_was", "bring_back", "answer"}),
             (std::set<std::string>{

@@ -1,5 +1,6 @@
-// One idle M sleeps in the poller, until the earliest timer (sched/idle.cpp, sched/timers.cpp, sched/handoff.cpp): while a P is
-// idle and all Ms sleep, no timer is due before that sleep ends, no armed descriptor is without a sleeper, no task is left.
+// One idle M sleeps in the poller, until the earliest timer (sched/idle.cpp, sched/timers.cpp, sched/handoff.cpp):
+// while a P is idle and all Ms sleep, no timer is due before that sleep ends, no armed descriptor is without a sleeper,
+// no task is left.
 //
 //   M, going to sleep                         arms a timer (plain thread, or M without a P)
 //   until = the earliest timer                timer in the heap
@@ -7,8 +8,8 @@
 //   the earliest timer, once more             poller_m? due before poller_until: breaks its sleep
 //   earlier than until: does not sleep        nobody there: wakes an M
 //
-// Functions mirror those of the same name line by line; the break itself is in handoff_test.cpp. Time stands still: what
-// counts is who sleeps how long. A thread that start_m() starts runs where the one that asks for it ends.
+// Functions mirror those of the same name line by line; the break itself is in handoff_test.cpp. Time stands still:
+// what counts is who sleeps how long. A thread that start_m() starts runs where the one that asks for it ends.
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -567,7 +568,8 @@ TEST(PollerSleepModel, NoticesWeakenedOrders) {
       of<Descriptor<true>>("poller: a descriptor, an M that searches", 2),
       of<Descriptor<false>>("poller: a descriptor", 2),
   };
-  EXPECT_EQ(survivors(few, "model/poller_sleep_test.cpp", {"earliest_timer", "fd_arm", "timer_arm", "sleep_until_work"}),
+  EXPECT_EQ(survivors(few, "model/poller_sleep_test.cpp",
+                      {"earliest_timer", "fd_arm", "timer_arm", "sleep_until_work"}),
             (std::set<std::string>{
                 "timer_arm: store release -> relaxed",
                 "timer_arm: load seq_cst -> acquire",

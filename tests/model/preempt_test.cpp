@@ -1,13 +1,13 @@
-// Taking a P from under a goroutine that is in user code (sched/preempt.cpp): it has one owner at a time, who enters the runtime
-// without it finds out before it touches anything, and under NoPreempt it stays.
+// Taking a P from under a goroutine that is in user code (sched/preempt.cpp): it has one owner at a time, who enters
+// the runtime without it finds out before it touches anything, and under NoPreempt it stays.
 //
 //   goroutine, in Inside         taker, holding M::take
 //   depth = 1                    preempt = 1
 //   (compiler barrier)           membarrier
 //   preempt set? slow path       depth == 0 ? the P is taken : refused
 //
-// The functions mirror Inside, keeps_p(), reacquire_p(), NoPreempt, free_by_barrier() and retake_p(). The barrier is a fence
-// in each of the two, where the goroutine has a compiler barrier. `queue` is what a P's owner does with it.
+// The functions mirror Inside, keeps_p(), reacquire_p(), NoPreempt, free_by_barrier() and retake_p(). The barrier is a
+// fence in each of the two, where the goroutine has a compiler barrier. `queue` is what a P's owner does with it.
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -121,7 +121,8 @@ class Preempt : public Program {
       status_.store(PStatus::Running, memory_order_release);
     } else {
       PStatus mine = PStatus::Syscall;
-      if (!status_.compare_exchange_strong(mine, PStatus::Running, memory_order_acq_rel, memory_order_relaxed)) return false;
+      if (!status_.compare_exchange_strong(mine, PStatus::Running, memory_order_acq_rel, memory_order_relaxed))
+        return false;
     }
     p_.set(true);
     owner_ = true;
@@ -207,7 +208,8 @@ TEST(PreemptModel, NeedsEachStep) {
   expect_broken(of<Calls>("preempt: takes its P without asking", 2, Step::LetsGoStores));
 }
 
-// The loads after the barrier that survive are of what the depth says already; a guard's stores are followed by that of the depth.
+// The loads after the barrier that survive are of what the depth says already; a guard's stores are followed by that of
+// the depth.
 TEST(PreemptModel, NoticesWeakenedOrders) {
   std::vector<Case> all = cases();
   all.push_back(of<TwoTakers>("preempt: two takers", 3, Step::Real, 2));

@@ -1,5 +1,5 @@
-// Stopping the world at safepoints and starting it again (sched/world.cpp): a stop returns only when nobody touches any P,
-// it returns at last, and after the start everybody goes on.
+// Stopping the world at safepoints and starting it again (sched/world.cpp): a stop returns only when nobody touches any
+// P, it returns at last, and after the start everybody goes on.
 //
 //   M, in a call                       stopper, holding mu
 //   status: Running -> Syscall         marks: Running, counts the P, asks
@@ -175,8 +175,8 @@ TEST(WorldModel, HasNoIdlePWhileItStands) {
   expect_holds(of<Publishes<true>>("world: wakes in a stopped world", 3, Step::WakesStopped, 1));
 }
 
-// What happens under mu, it orders; mark() looks once before its compare-exchange. That an M in a call may find its P where
-// another has left it meanwhile is in handoff_test.cpp.
+// What happens under mu, it orders; mark() looks once before its compare-exchange. That an M in a call may find its P
+// where another has left it meanwhile is in handoff_test.cpp.
 TEST(WorldModel, NoticesWeakenedOrders) {
   const std::vector<Case> few{
       of<InCalls<Third::Nobody>>("world: calls", 2),
