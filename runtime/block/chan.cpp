@@ -11,7 +11,10 @@
 // Invariants A buffered channel has parked senders only while full, parked receivers only while empty; an unbuffered one never
 //            has both; a closed one has neither.
 // Orders     The lock's. Emptiness is read without it only to say "not now": count before closed, so that "empty, then still
-//            open" was true at the moment of the first read. [chan-closed] acquire/release between close and such readers.
+//            open" was true at the moment of the first read.
+//            [chan-closed] release by who closes, acquire by who goes on by that alone (block/context_node.hpp);
+//            release by who drains, acquire by such readers: of a channel that was closed before it was drained they
+//            see that, too.
 #include "runtime/block/chan.hpp"
 
 #include <weft/detail/value.hpp>
@@ -96,7 +99,7 @@ WEFT_ALWAYS_INLINE Attempt attempt_recv_inline(M* mp, ChanCore* c, void* elem) {
       return Attempt::Done;
     }
     c->recv_at = after(c, c->recv_at);
-    c->count.store(count - 1, memory_order_relaxed);
+    c->count.store(count - 1, memory_order_release);  // [chan-closed]
     c->lock.unlock();
     return Attempt::Done;
   }
@@ -319,7 +322,8 @@ RecvStatus chan_try_recv(ChanHead* h, void* elem) {
   if (!h) return RecvStatus::Empty;
   ChanCore* c = core_of(h);
   Inside inside;
-  if (peek(c->count) == 0 && c->senders.empty() && !c->closed.load(memory_order_acquire)) return RecvStatus::Empty;  // [chan-closed]
+  if (c->count.load(memory_order_acquire) == 0 && c->senders.empty() && !peek(c->closed))  // [chan-closed]
+    return RecvStatus::Empty;
   Outside outside(inside.m);
   c->lock.lock();
   switch (attempt_recv(c, elem)) {

@@ -4,9 +4,25 @@
 //               its channel, do it. If it was not ready after all, the others that seemed so get their turn.
 //            2. Nothing: lock all channels in order of address and look again. Now "none is ready" is true at one moment, so
 //               `otherwise` may be chosen, or the caller queues a node per case and parks; the locks are released by the next
-//               context, from a copy in the M: the G may run again, and its cases be gone, after the first release.
+//               context, from a copy in the M: the G may run again after the first release, and its frame be gone with
+//               the last.
 //            3. Whoever wins the wait says which node fired. The caller takes the other nodes out, one lock at a time.
 //            Descriptors and the timeout are armed in the commit as well: they may fire at once.
+//
+//              commit, on the M that it left    peer                              goes on, on another M
+//              (context saved)
+//              unlock B
+//                                               lock B, takes its node, wins
+//                                               unlock B, moves the element,
+//                                               readies it
+//                                                                                 lock A: its node there is queued yet
+//              unlock A
+//                                                                                 takes the node out, returns
+//
+//            (tests/model/select_test.cpp has all of its orders.)
+// Invariant  A node is in the queue of a channel only while its G is in select_go(): whoever ends the wait takes out
+//            the one that fires, the G the others, each under its channel's lock. So the G leaves after the last
+//            release of its commit.
 // Nodes      In the descriptor's array (a plain thread's in its own), never on the stack.
 // Choice     Uniform among the ready ones: reservoir of size one over the ready set.
 #include <weft/select.hpp>

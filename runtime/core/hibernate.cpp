@@ -27,7 +27,8 @@ namespace {
 
 constexpr std::size_t kPage = arch::kPageBytes;
 
-/// A block that the handler has emptied.
+/// A block that the handler has emptied: below the live bytes, for the world may be frozen and a collector look at
+/// these.
 struct Emptied {
   Emptied* next;
   std::size_t bytes;
@@ -192,7 +193,7 @@ bool Outgoing::begin(G* gp, StackSlot* s) {
   page_ = top_page(s);
   auto* ctx = static_cast<char*>(gp->ctx);
   if (ctx < page_ || ctx >= s->start()) return false;
-  bytes_ = block_bytes(static_cast<std::size_t>(s->start() - ctx));
+  bytes_ = block_bytes(static_cast<std::size_t>(s->start() - ctx) + sizeof(Emptied));
   if (bytes_ < 128) bytes_ = 128;
   if (s->start() - bytes_ < page_ || !watch_around(s)) return false;
   block_ = block_acquire(bytes_);
@@ -216,7 +217,7 @@ bool Outgoing::take(char* staging) {
 }
 
 bool Outgoing::finish(bool still) {
-  if (!still || static_cast<char*>(g_->ctx) < s_->start() - bytes_) {
+  if (!still || static_cast<char*>(g_->ctx) < s_->start() - bytes_ + sizeof(Emptied)) {
     if (!arch::move_page(state->fd, page_, staging_)) put_back(s_, staging_);
     changed_mind.fetch_add(1, memory_order_relaxed);
     s_->away.store(was_, memory_order_release);  // [away]

@@ -20,6 +20,9 @@
 // Locks      Whoever waits for a page may hold any lock (a fresh page of a watched stack is a fault, too). So the handler takes
 //            none, and between move_page() and the word the hibernator takes none: what it needs it has by then. Blocks that
 //            the handler has emptied go to a list that the hibernator frees.
+// Looks      The handler works on while the world is frozen, the hibernator does not. So who looks on then may read a
+//            block that has just been emptied: its live bytes stay as they are, links of lists lie below them.
+//            (tests/model/hibernate_test.cpp)
 // Orders     [away] acquire/release on the word: the block's bytes are written before it says so.
 #pragma once
 

@@ -103,13 +103,15 @@ void copy_out(RunSlot* s, G* gp) {
     if (!s->spare) fatalf("out of memory: no block for the copyable stack of goroutine %llu", static_cast<unsigned long long>(gp->id));
   }
   std::memcpy(s->spare, gp->ctx, live);
-  gp->block = std::exchange(s->spare, nullptr);
+  // Not the other way round: a resident's `block` is its M (runs_on()). The bytes are in place still.
   arch::order_for_signals();
   s->resident = nullptr;
+  arch::order_for_signals();
+  gp->block = std::exchange(s->spare, nullptr);
 }
 
 /// In an order that leaves the bytes to be found by who looks on from a frozen world (copied_by()): in the block until that is null,
-/// in place from then on; and a resident's `block` is its M.
+/// in place from then on.
 void copy_in(RunSlot* s, G* gp) {
   const std::size_t live = live_bytes(s, gp);
   std::memcpy(gp->ctx, gp->block, live);

@@ -14,6 +14,18 @@
 //                pop a waiter                       else busy = true
 //              queue the waiter                   copies, runs B
 //
+// Looks      Who looks on while everybody stands still, at whatever instruction, finds each parked goroutine's bytes:
+//
+//              M2, has claimed the slot for B     where they are
+//              copies A's bytes to a block        A: resident, in place      B: in its block
+//              nobody is resident                 A: no block, in place
+//              A has the block                    A: in the block
+//              copies B's bytes in
+//              B has no block                                                B: in place
+//              B is the resident
+//
+//            G::block is G::m as well: whoever lets go clears it for the resident, and no resident ever has a block.
+//            (tests/model/copyable_test.cpp)
 // Own        Where stacks are not copied (CopyMode) a copyable goroutine has a slot for itself. With traps its stack is without access
 //            while it is parked: whoever touches it, in place of the stranger that would lie there, is reported with both names
 //            (obs/overflow.cpp).

@@ -7,7 +7,8 @@
 // earliest   When the first timer is due, readable without the lock; may be stale: a stale early value costs a look, a
 //            stale late one is made good by the lock's holder before it lets go.
 // Orders     [timer-heap] `heap` release/acquire, so that who finds it sees the node's position after locking.
-//            [earliest] release by the writer, acquire by P's loop and sysmon.
+//            [earliest] release by the writer, acquire by P's loop and sysmon; seq_cst by a last look, against the
+//            fence of who arms a timer without a P (sched/timers.cpp).
 #pragma once
 
 #include <cstddef>
@@ -46,6 +47,9 @@ class TimerHeap {
   unsigned expire(std::int64_t now);
   /// When the first is due; kNever: none.
   std::int64_t earliest() const { return earliest_.load(memory_order_acquire); }  // [earliest]
+  /// For the last look of an M that goes to sleep, after it has shown that it does: an acquire could still read an
+  /// older value.
+  std::int64_t earliest_by_now() const { return earliest_.load(memory_order_seq_cst); }  // [earliest]
   bool idle() const { return peek(earliest_) == kNever; }
   std::size_t size() const { return peek(count_); }
   /// Moves everything to `other` (a P is retired).

@@ -13,6 +13,8 @@
 //            All of these are seq_cst: one of the two sees the other. Who is asked on its way to sleep answers from there, or the
 //            freezer does: the signal need not reach it (TSan holds it back from who sleeps). Sched::mu is held while the signals are sent, so nobody
 //            stands still who holds it then; who takes it later and is hit there is why nothing may be locked inside a freeze.
+//            Who answers too late, its asker having given up, does not wait: the freeze that it finds may be the next
+//            one, which is about to ask it.
 //            The word counts: an M that has not yet seen the end of one freeze when the next begins leaves the first one's wait,
 //            takes the signal that has been held back, and answers again.
 //            One whose goroutine is suspended is in the handler already, where the signal does not reach it: the question moves
@@ -59,12 +61,14 @@ void wait_while(std::atomic<std::uint32_t>& word, std::uint32_t while_it_is) {
 // Each asking has a number: an answer that comes after its asker has given up counts for nothing.
 std::uint32_t round_of(std::uint64_t left) { return static_cast<std::uint32_t>(left >> 32); }
 
-void count_down(std::uint32_t round) {
+/// False: its asker does not wait any more.
+bool count_down(std::uint32_t round) {
   std::uint64_t left = sched.freeze_left.load(memory_order_acquire);  // [freeze]
   do {
-    if (round_of(left) != round) return;
+    if (round_of(left) != round) return false;
   } while (!sched.freeze_left.compare_exchange_weak(left, left - 1, memory_order_acq_rel, memory_order_acquire));  // [freeze]
   if (static_cast<std::uint32_t>(left) == 1) sched.freeze_note.wake();
+  return true;
 }
 
 /// Begins with one that keeps the count above zero while the others are asked. The caller has Sched::world.
@@ -83,7 +87,8 @@ void ask_to_stand(M* mp, std::uint32_t round) {
     mp->suspended.fetch_add(2, memory_order_seq_cst);  // [freeze]
     arch::futex_wake(mp->suspended, 1);
   }
-  const bool comes = arch::interrupt_thread(mp->tid) && !mp->asleep.load(memory_order_seq_cst);  // [freeze]
+  const bool sent = arch::interrupt_thread(mp->tid);
+  const bool comes = !mp->asleep.load(memory_order_seq_cst) && sent;                             // [freeze]
   if (!comes && mp->freeze_asked.exchange(0, memory_order_seq_cst)) count_down(round);           // [freeze]
 }
 
@@ -91,8 +96,10 @@ bool all_stand(std::uint32_t round) {
   count_down(round);
   const std::int64_t limit = arch::clock_now() + kFreezeLimit;
   auto left = [] { return static_cast<std::uint32_t>(sched.freeze_left.load(memory_order_acquire)); };  // [freeze]
-  while (left() != 0)
+  while (left() != 0) {
     if (!sched.freeze_note.sleep_until(limit) && left() != 0) return false;
+    if (left() != 0) sched.freeze_note.clear();  // it was for an asker that had given up
+  }
   return true;
 }
 
@@ -113,8 +120,8 @@ void on_interrupt(void* ucontext) {
   for (;;) {
     // Read before the answer: the freeze that was answered, not one that begins later and asks again.
     const std::uint32_t now = sched.frozen.load(memory_order_seq_cst);  // [freeze]
-    count_down(round);
-    if (now & 1) wait_while(sched.frozen, now);
+    const bool waited_for = count_down(round);
+    if (waited_for && (now & 1)) wait_while(sched.frozen, now);
     do {
       const std::uint32_t stays = mp->suspended.load(memory_order_seq_cst);  // [freeze]
       round = mp->freeze_asked.exchange(0, memory_order_seq_cst);            // [freeze]

@@ -113,8 +113,12 @@ void reacquire_p(M* mp) {
   if (was == GStatus::Running) {
     // Its P was taken (preempt.cpp).
     sched.overrun.fetch_sub(1, memory_order_relaxed);
-    fit_turns(mp);
+    // Not while another taker counts on it: that one came for the P before it had gone, and would take it from us once
+    // it is back.
+    mp->take.lock();
     gp->preempt.store(0, memory_order_seq_cst);  // [safepoint]
+    mp->take.unlock();
+    fit_turns(mp);
   }
   report_safepoint(gp);
   if (was == GStatus::Running && take_back(mp, mp->old_p)) return;  // perhaps nobody has come for it yet

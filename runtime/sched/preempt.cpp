@@ -15,6 +15,8 @@
 //            The asymmetry is the point: entering the runtime costs no locked instruction.
 //            What the taker looked at before the barrier (M, goroutine, count of switches) must be unchanged after it: then it
 //            was the same goroutine all the time.
+//            No wish is taken away while its taker counts on it: a safepoint's is followed by a switch, which the count
+//            shows; who comes back without its P holds M::take. (tests/model/preempt_test.cpp)
 // Taken      The P is left as by enter_syscall(): Syscall, remembered in M::old_p. The taker passes it on by the CAS of every
 //            retake (detached counts the goroutine then); a goroutine that comes back before that gets it by its own.
 // Blocked    A thread that sleeps in somebody else's blocking call is at depth 0 as well: its P is taken the same way, and the

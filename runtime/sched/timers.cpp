@@ -3,6 +3,19 @@
 // A timer is armed on the heap of the P that arms it. It fires in that P's loop, in a thief's last pass, or in the M that
 // sleeps in the poller until the earliest one. While the P runs a G that does not come back to the loop, sysmon looks: so
 // whoever arms a timer that is due before sysmon's next look tells it, unless the P is about to go through the loop anyway.
+//
+// Without a P (a plain thread, say) it is armed on the first one's heap, and who sleeps too long for it is woken:
+//
+//   arms a timer                               an M goes to sleep (idle.cpp)
+//   timer in the heap                          its P is idle; it searches no more
+//   fence                                      until = the earliest timer
+//   poller_m there: due before poller_until?   poller_until = until, poller_m = itself
+//     breaks its sleep                         an earlier timer by now: does not sleep
+//   nobody there: wake_one()
+//
+// Invariant  While a P is idle and every M sleeps, one sleeps in the poller and not beyond the earliest timer.
+//            (tests/model/poller_sleep_test.cpp)
+// Orders     [idle] see idle.cpp: the M's looks are seq_cst as well.
 #include "runtime/base/check.hpp"
 #include "runtime/sched/sched.hpp"
 
@@ -45,7 +58,7 @@ std::int64_t earliest_timer() {
   std::int64_t first = kNever;
   const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {
-    const std::int64_t t = sched.ps[i]->timers.earliest();
+    const std::int64_t t = sched.ps[i]->timers.earliest_by_now();  // [idle]
     if (t < first) first = t;
   }
   return first;

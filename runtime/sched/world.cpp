@@ -5,6 +5,17 @@
 //            its next safepoint, and each counts itself down; the last one wakes the stopper, which stays awake for a moment first.
 //            G and P may change between its looks, so it marks again every few hundred microseconds until all are there, and takes
 //            the Ps of those that are in user code.
+//
+//              M in a call                            stopper, under mu
+//              Running -> Syscall by a store          mark: Running: counted, asked (attention)
+//                (counts nothing: nobody waits)       looks again: Syscall -> Stopped by CAS, counted down
+//              back: Syscall -> Running by CAS          ... or the CAS fails, and the M has read attention since
+//              attention? its G gives way, and          or reads it at the next one
+//              the loop counts down
+//
+// Invariants A P is counted once, by the first mark, and counted down once, by whoever makes it Stopped: its M
+//            (sleep_until_work), who hands it off or cannot start an M for it, or the stopper. None is idle while the
+//            world stops. (tests/model/world_test.cpp)
 // A G that wants to stop the world while another stopper is at work must itself come to a safepoint: it never blocks on
 // Sched::world with a P in hand.
 // Orders     [p-status] see core/p.hpp.

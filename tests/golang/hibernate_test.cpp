@@ -1,4 +1,6 @@
 // Hibernated stacks: taken out of memory while their goroutine is parked, there again for whoever touches them.
+#include <weft/gc_hook.hpp>
+
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -6,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <memory>
@@ -134,6 +138,70 @@ TEST(Hibernate, ATouchByAnotherThreadFindsTheBytesAndIsKept) {
     sleep_for(100ms);
     EXPECT_EQ(rt::hibernate_stats().away, 0u);
     EXPECT_EQ(g.sum(), 36u + 36u);
+  });
+}
+
+/// What a look into the frozen world says of hibernated stacks: where their bytes are, and what they were then.
+struct Blocks {
+  static constexpr std::size_t kMost = 64, kBytes = 1024;
+  struct {
+    const void* lo;
+    std::size_t bytes;
+    char copy[kBytes];
+  } of[kMost];
+  std::size_t n = 0;
+
+  static void take(const gc::StackView& v, void* arg) {
+    auto& all = *static_cast<Blocks*>(arg);
+    if (v.where != gc::Where::Block || all.n == kMost) return;
+    auto& at = all.of[all.n++];
+    at.lo = v.lo;
+    const auto bytes = static_cast<const char*>(v.hi) - static_cast<const char*>(v.lo);
+    at.bytes = std::min(static_cast<std::size_t>(bytes), kBytes);
+    std::memcpy(at.copy, at.lo, at.bytes);
+  }
+  std::size_t changed() const {
+    std::size_t c = 0;
+    for (std::size_t i = 0; i < n; i++) c += std::memcmp(of[i].copy, of[i].lo, of[i].bytes) != 0;
+    return c;
+  }
+};
+
+TEST(Hibernate, AFrozenLookKeepsTheBytesOfAStackThatIsTouchedMeanwhile) {
+  hibernating(2, [] {
+    constexpr std::size_t kMany = 32;
+    auto address = make_chan<volatile std::uint64_t*>(kMany + 1);
+    auto end = make_chan<void>();
+    for (std::size_t i = 0; i <= kMany; i++)
+      go([=] {
+        // Frames of all sizes: of some, the live bytes fill their block.
+        auto* room = static_cast<volatile std::uint64_t*>(__builtin_alloca(64 + i * 16));
+        room[0] = i;
+        address.send(room);
+        (void)end.recv();
+        EXPECT_EQ(room[0], i);
+      });
+    volatile std::uint64_t* words[kMany + 1];
+    for (auto& w : words) w = *address.recv();
+    std::atomic<int> step{0};
+    std::thread stranger([&] {
+      while (step.load() == 0) std::this_thread::yield();
+      for (auto* w : words) (void)*w;  // the handler is through with one when the next is served
+      step.store(2);
+    });
+    ASSERT_TRUE(until_away(kMany + 1));
+    auto blocks = std::make_unique<Blocks>();
+    ASSERT_TRUE(gc::freeze_world());
+    gc::each_stack(Blocks::take, blocks.get());
+    const std::size_t n = blocks->n;
+    step.store(1);
+    while (step.load() != 2) asm volatile("pause");
+    const std::size_t changed = blocks->changed();
+    gc::thaw_world();
+    stranger.join();
+    EXPECT_GE(n, kMany);
+    EXPECT_EQ(changed, 0u) << "of " << n;
+    end.close();
   });
 }
 

@@ -74,6 +74,12 @@ class Atomic {
     return update([&](T v) { return static_cast<T>(v | by); }, o, {file, function, line, "or", o});
   }
 
+  /// One step of whoever does it in one (the kernel). Orders nothing.
+  template <class F>
+  T change(F f, WEFT_MODEL_SITE) {
+    return update(f, Order::relaxed, {file, function, line, "change", Order::relaxed});
+  }
+
   /// The store that ends a section (weft/detail/section_cpu.hpp): not made if the section is undone by then. True: made.
   template <class F>
   bool commit(F next, const bool& undone, Order o, WEFT_MODEL_SITE) {
@@ -169,12 +175,32 @@ class Plain {
   std::array<std::uint16_t, kThreadsMax> read_{};
 };
 
+/// As a Plain, for code that reads and writes it like a T.
+template <class T>
+class Field {
+ public:
+  Field() = default;
+  Field(T v) : v_(v) {}  // NOLINT: stands for a T
+  Field(const Field&) = delete;
+  operator T() const { return v_.get(); }
+  T operator->() const { return v_.get(); }
+  T operator=(T v) { return v_.set(v), v; }
+  T operator=(const Field& o) { return *this = static_cast<T>(o); }
+
+ private:
+  mutable Plain<T> v_;
+};
+
 /// Stands in for SpinLock and Mutex: taking it sleeps until it is free.
 class Lock {
  public:
   Lock() : cell_(Explorer::now().add_cell(0)) {}
   void lock(WEFT_MODEL_SITE) {
     Explorer::now().take(cell_, {file, function, line, "lock", std::memory_order_relaxed});
+  }
+  bool try_lock(WEFT_MODEL_SITE) {
+    return Explorer::now().rmw(cell_, [](std::uint64_t) { return std::uint64_t{1}; }, std::memory_order_acquire,
+                               {file, function, line, "try_lock", std::memory_order_relaxed}) == 0;
   }
   void unlock(WEFT_MODEL_SITE) {
     Explorer::now().store(cell_, 0, std::memory_order_release,

@@ -50,7 +50,9 @@ struct Site {
   std::memory_order order;
 
   friend bool operator<(const Site& a, const Site& b) { return a.key() < b.key(); }
-  friend bool operator==(const Site& a, const Site& b) { return a.key() == b.key(); }
+  friend bool operator==(const Site& a, const Site& b) {
+    return a.line == b.line && a.order == b.order && a.key() == b.key();
+  }
 
  private:
   std::tuple<std::string_view, int, std::string_view, int> key() const {
@@ -205,7 +207,7 @@ class Explorer {
       const int next = pick();
       if (next != self_) leave(next < 0 ? main_ : thread_[next].fiber);
     }
-    if (abandon_) throw internal::Abandon{};
+    if (abandon_) abandon();
   }
 
   std::uint64_t load(int cell, std::memory_order o, const Site& site) {
@@ -314,7 +316,7 @@ class Explorer {
   [[noreturn]] void give_up() {
     gave_up_ = true;
     abandon_ = true;
-    throw internal::Abandon{};
+    abandon();
   }
 
   void fail(const char* what) {
@@ -324,7 +326,7 @@ class Explorer {
       result_.trace = describe();
     }
     abandon_ = true;
-    if (self_ >= 0) throw internal::Abandon{};
+    if (self_ >= 0) abandon();
   }
 
   // --- of plain variables ---
@@ -345,6 +347,7 @@ class Explorer {
     internal::View unacquired;  // of relaxed loads, for a later fence
     internal::View released;    // by the last fence, for relaxed stores
     std::array<std::uint8_t, kCellsMax> stale{};
+    void* way_out[5] = {};
     bool done = false;
   };
   struct Choice {
@@ -592,27 +595,45 @@ class Explorer {
     static_cast<Explorer*>(t.data)->live(t.from);
   }
 
+  /// Out of the program's thread. Most executions of a search with sleep sets end so: exceptions would be half of its
+  /// time. What the thread has on its stack is not destroyed; a program's own is in the program.
+  [[noreturn]] WEFT_NOINLINE void abandon() {
+    if constexpr (WEFT_ASAN || WEFT_TSAN) throw internal::Abandon{};
+    __builtin_longjmp(thread_[self_].way_out, 1);
+  }
+
+  WEFT_NOINLINE void run_thread(int me) {
+    if constexpr (WEFT_ASAN || WEFT_TSAN) {
+      try {
+        program_->thread(me);
+      } catch (const internal::Abandon&) {
+      }
+    } else if (__builtin_setjmp(thread_[me].way_out) == 0) {
+      program_->thread(me);
+    }
+  }
+
   [[noreturn]] void live(arch::Context from) {
     const int me = self_;
     left_->ctx = from;
     arch::san_finish_switch(thread_[me].fiber.san);
     for (;;) {
-      try {
-        program_->thread(me);
-      } catch (const internal::Abandon&) {
-      }
+      run_thread(me);
       thread_[me].done = true;
-      const int next = abandon_ || priming_ ? -1 : pick_or_stop();
+      const int next = abandon_ || priming_ ? -1 : pick_or_stop(me);
       leave(next < 0 ? main_ : thread_[next].fiber);
     }
   }
 
-  int pick_or_stop() {
-    try {
-      return pick();
-    } catch (const internal::Abandon&) {
-      return -1;
+  WEFT_NOINLINE int pick_or_stop(int me) {
+    if constexpr (WEFT_ASAN || WEFT_TSAN) {
+      try {
+        return pick();
+      } catch (const internal::Abandon&) {
+        return -1;
+      }
     }
+    return __builtin_setjmp(thread_[me].way_out) == 0 ? pick() : -1;
   }
 
   // --- trace ---
