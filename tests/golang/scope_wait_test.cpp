@@ -376,11 +376,11 @@ TEST(ScopeWait, G5AnOperationThatHasHappenedKeepsItsResult) {
 }
 
 TEST(ScopeWait, G5NoValueIsLostUnderRandomCancels) {
-  for (uint64_t seed = 1; seed <= scaled(6u, 2u); seed++)
+  for (uint64_t seed = 1; seed <= per_schedule(scaled(6u, 2u), 1u); seed++)
     for (const Machine& m : kMachines)
-      in_run({m.procs, seed}, [&] {
-        constexpr int kRounds = scaled(150, 20);
-        std::mt19937_64 rng(seed * 1000 + static_cast<uint64_t>(m.procs));
+      in_run({m.procs, seed + 10 * m.seed}, [&] {
+        const int kRounds = per_schedule(scaled(150, 20), 5);
+        std::mt19937_64 rng((seed + 10 * m.seed) * 1000 + static_cast<uint64_t>(m.procs));
         for (int round = 0; round < kRounds; round++) {
           auto c = make_chan<int>(static_cast<int>(rng() % 3));
           auto d = make_chan<int>(static_cast<int>(rng() % 2));
@@ -451,7 +451,7 @@ TEST(ScopeWait, G5NoLockAndNoPermitIsLostUnderRandomCancels) {
       Semaphore sem{3};
       Cond cv;
       int inside = 0;
-      for (int round = 0; round < scaled(150, 20); round++) {
+      for (int round = 0; round < per_schedule(scaled(150, 20), 10); round++) {
         const int points = static_cast<int>(rng() % 100);
         scope([&](Scope& s) {
           for (int i = 0; i < 6; i++)
@@ -507,7 +507,7 @@ TEST(ScopeWait, G5NoLockAndNoPermitIsLostUnderRandomCancels) {
 TEST(ScopeWait, G5AFreedChannelIsNotTouched) {
   // The waker's frame holds the channel, and frees it as soon as it has sent.
   each_run([] {
-    for (int i = 0; i < scaled(3000, 300); i++) {
+    for (int i = 0; i < per_schedule(scaled(3000, 300), 30); i++) {
       auto at = make_chan<Chan<int>*>(1);
       Task<void> t = spawn([&] { (void)(*at.recv())->recv(); });
       {

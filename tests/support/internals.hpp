@@ -18,6 +18,7 @@
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/rng.hpp"
+#include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
 #include "runtime/core/guard.hpp"
 #include "runtime/core/hibernate.hpp"
