@@ -17,6 +17,7 @@
 #include "runtime/base/fault.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/base/note.hpp"
 #include "runtime/base/rng.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
