@@ -1,6 +1,5 @@
 // Contexts: the tree, causes, deadlines, values, functions and parents of the user's own kind. Numbers
 // are those of the conformance checklist.
-#include <malloc.h>
 #include <time.h>
 
 #include <algorithm>
@@ -379,35 +378,6 @@ TEST(Context, NoGoroutinePerChild) {  // 136
     EXPECT_EQ(num_goroutines(), 1);
     cancel();
     for (auto& c : children) expect_ended(c.ctx);
-  });
-}
-
-// Go bounds the number of allocations; here it is what they come to, with what malloc adds.
-TEST(Context, AChildTakesLittleMemory) {  // 136
-  if (kTsan || kAsan) GTEST_SKIP() << "another malloc";
-  in_run({1, 1}, [] {
-    static const ContextKey<int> kNumber{"number"};
-    constexpr size_t kMany = 1000;
-    std::vector<CancelContext> children, timed;
-    std::vector<Context> values;
-    children.reserve(kMany);
-    timed.reserve(kMany);
-    values.reserve(kMany);
-    auto [root, cancel] = with_cancel(background());
-    size_t at[4] = {::mallinfo2().uordblks};
-    for (size_t i = 0; i < kMany; i++) children.push_back(with_cancel(root));
-    at[1] = ::mallinfo2().uordblks;
-    for (size_t i = 0; i < kMany; i++) timed.push_back(with_timeout(root, 1h));
-    at[2] = ::mallinfo2().uordblks;
-    for (size_t i = 0; i < kMany; i++) values.push_back(with_value(root, kNumber, 1));
-    at[3] = ::mallinfo2().uordblks;
-    EXPECT_LE((at[1] - at[0]) / kMany, 320u);
-    EXPECT_LE((at[2] - at[1]) / kMany, 448u);
-    EXPECT_LE((at[3] - at[2]) / kMany, 128u);
-    children.clear();
-    timed.clear();
-    values.clear();
-    EXPECT_LE(::mallinfo2().uordblks, at[0] + 32 * kMany) << "children that are gone left something in their parent";
   });
 }
 

@@ -1,6 +1,8 @@
 // The one door from the tests to the runtime's internals.
 #pragma once
 
+#include <weft/weft.hpp>  // before context_node.hpp, where names of rt hide those of weft
+
 #include "arch/cgroup.hpp"
 #include "arch/clock.hpp"
 #include "arch/context.hpp"
@@ -21,6 +23,7 @@
 #include "runtime/base/rng.hpp"
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
+#include "runtime/block/context_node.hpp"
 #include "runtime/core/guard.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/m.hpp"
