@@ -1,9 +1,12 @@
 /// weft/await.hpp: parking until somebody else's callback.
 #pragma once
 
+#include <weft/detail/clock.hpp>
 #include <weft/detail/value.hpp>
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <type_traits>
@@ -11,7 +14,11 @@
 
 namespace weft {
 
+class Context;  // context.hpp
+
 namespace detail {
+
+enum class AwaitEnd : unsigned char { Opened, Abandoned, Ended /* by the deadline, the context, the task or scope */ };
 
 /// One wait, shared by the waiting goroutine and the callbacks.
 class AwaitGate {
@@ -22,6 +29,8 @@ class AwaitGate {
   AwaitGate& operator=(const AwaitGate&) = delete;
   /// Parks until open() or abandon(). True: opened.
   bool wait();
+  AwaitEnd wait_until(std::int64_t deadline);
+  AwaitEnd wait(const Context& ctx);
   /// The first caller gets true and must then put the result in place and call open().
   bool claim();
   void open();
@@ -33,6 +42,7 @@ class AwaitGate {
 };
 
 [[noreturn]] void panic_await_abandoned();
+bool is_done(const Context& ctx);
 
 template <class R>
 struct AwaitState {
@@ -43,6 +53,15 @@ struct AwaitState {
 };
 
 }  // namespace detail
+
+/// What a limited wait gives: nothing if it ended first.
+template <class R>
+using Awaited = std::conditional_t<std::is_void_v<R>, bool, std::optional<R>>;
+
+namespace detail {
+template <class R, class F, class Wait>
+Awaited<R> await_within(F&& f, Wait wait);
+}
 
 /// Resumes the goroutine that awaits. A counted handle; callable from any thread. The first call wins, later ones are
 /// ignored; if the last copy dies uncalled, await panics.
@@ -85,6 +104,8 @@ class Resume {
  private:
   template <class Q, class F>
   friend Q await(F&& f);
+  template <class Q, class F, class Wait>
+  friend Awaited<Q> detail::await_within(F&& f, Wait wait);
   explicit Resume(std::shared_ptr<State> s) : s_(std::move(s)) { s_->handles.store(1, std::memory_order_relaxed); }
 
   std::shared_ptr<State> s_;
@@ -99,6 +120,38 @@ R await(F&& f) {
   std::forward<F>(f)(Resume<R>(s));
   if (!s->gate.wait()) detail::panic_await_abandoned();
   if constexpr (!std::is_void_v<R>) return std::move(*s->result);
+}
+
+namespace detail {
+template <class R, class F, class Wait>
+Awaited<R> await_within(F&& f, Wait wait) {
+  auto s = make_shared_value<AwaitState<R>>();
+  std::forward<F>(f)(Resume<R>(s));
+  const AwaitEnd end = wait(s->gate);
+  if (end == AwaitEnd::Abandoned) panic_await_abandoned();
+  if constexpr (std::is_void_v<R>)
+    return end == AwaitEnd::Opened;
+  else
+    return end == AwaitEnd::Opened ? std::optional<R>(std::move(*s->result)) : std::nullopt;
+}
+}  // namespace detail
+
+/// The same for a limited time. Nothing: the time ran out. A handle that is called later is ignored, its value goes; ending what f has
+/// started is up to the caller.
+template <class R, class F>
+Awaited<R> await_until(Time t, F&& f) {
+  return detail::await_within<R>(std::forward<F>(f),
+                                 [&](detail::AwaitGate& g) { return g.wait_until(t.time_since_epoch().count()); });
+}
+template <class R, class Rep, class Period, class F>
+Awaited<R> await_for(std::chrono::duration<Rep, Period> d, F&& f) {
+  return await_until<R>(Time(Clock::duration(detail::deadline_after(detail::to_ns(d)))), std::forward<F>(f));
+}
+/// The same with a context. Nothing: ctx is or became done first, ctx.err() says why. If it was done before, f is not called.
+template <class R, class F>
+Awaited<R> await(const Context& ctx, F&& f) {
+  if (detail::is_done(ctx)) return {};
+  return detail::await_within<R>(std::forward<F>(f), [&](detail::AwaitGate& g) { return g.wait(ctx); });
 }
 
 }  // namespace weft

@@ -48,6 +48,10 @@ class Barrier {
   std::error_code wait(const Context& ctx, Arrival a) { return wait_ctx(ctx, a.phase_); }
   void arrive_and_wait() { wait(arrive()); }
   std::error_code arrive_and_wait(const Context& ctx) { return wait(ctx, arrive()); }
+  template <class Rep, class Period>
+  bool arrive_and_wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_for(arrive(), d);
+  }
   /// Arrives, and is not expected any more from the next phase on.
   void arrive_and_drop() { arrive_at(true); }
 

@@ -40,6 +40,8 @@ namespace detail {
 /// What handles see of a context; the rest is the runtime's.
 struct ContextHead {
   std::atomic<std::uint32_t> refs{1};
+  const bool never_done;  // for good, and it is known without asking others: background(), todo()
+  explicit ContextHead(bool root) : never_done(root) {}
 };
 
 /// A key's identity is its address.
@@ -272,9 +274,9 @@ struct CancelCauseContext {
 };
 
 /// Never done, no values, no deadline.
-const Context& background();
+[[gnu::const]] const Context& background();
 /// The same for where it is not clear yet which context to use.
-const Context& todo();
+[[gnu::const]] const Context& todo();
 
 namespace detail {
 template <class R, class F>

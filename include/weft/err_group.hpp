@@ -8,6 +8,7 @@
 #include <weft/wait_group.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <optional>
 #include <system_error>
@@ -52,12 +53,38 @@ class ErrGroup {
     if (limit_) limit_->acquire();
     start(std::forward<F>(f), site);
   }
+  /// None: f runs. Else ctx is or became done while the limit was reached, this is its err(), and f does not run.
+  template <class F>
+  [[gnu::always_inline]] inline std::error_code go(const Context& ctx, F&& f) {
+    const void* site = detail::here();
+    if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+    if (std::error_code e = limit_ ? limit_->acquire(ctx) : ctx.err()) return e;
+    start(std::forward<F>(f), site);
+    return {};
+  }
   /// False: the limit is reached, f does not run.
   template <class F>
   [[gnu::always_inline]] inline bool try_go(F&& f) {
     const void* site = detail::here();
     if (detail::is_nil_callable(f)) detail::fatal_nil_func();
     if (limit_ && !limit_->try_acquire()) return false;
+    start(std::forward<F>(f), site);
+    return true;
+  }
+  /// False: the limit was still reached when the time ran out, f does not run.
+  template <class Rep, class Period, class F>
+  [[gnu::always_inline]] inline bool try_go_for(std::chrono::duration<Rep, Period> d, F&& f) {
+    const void* site = detail::here();
+    if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+    if (limit_ && !limit_->try_acquire_for(1, d)) return false;
+    start(std::forward<F>(f), site);
+    return true;
+  }
+  template <class F>
+  [[gnu::always_inline]] inline bool try_go_until(Time t, F&& f) {
+    const void* site = detail::here();
+    if (detail::is_nil_callable(f)) detail::fatal_nil_func();
+    if (limit_ && !limit_->try_acquire_until(1, t)) return false;
     start(std::forward<F>(f), site);
     return true;
   }
@@ -77,11 +104,28 @@ class ErrGroup {
       detail::CancelMask mask;
       running_.wait();
     }
-    if (own_) own_->cancel(why());
-    if (raised_) std::rethrow_exception(raised_);
-    if (!canceled || error_) return error_;
+    const std::error_code e = end();
+    if (!canceled || e) return e;
     detail::result_canceled();
     return Errc::canceled;
+  }
+  /// True: no function runs. Never blocks, cancels nothing.
+  bool try_wait() { return running_.wait_for(std::chrono::nanoseconds(0)); }
+  /// As wait() if all functions return in time. Nullopt: the time ran out, nothing is cancelled, and functions run on that refer to
+  /// the group: it must be waited for again before it goes.
+  template <class Rep, class Period>
+  std::optional<std::error_code> wait_for(std::chrono::duration<Rep, Period> d) {
+    if (!running_.wait_for(d)) return std::nullopt;
+    return end();
+  }
+  std::optional<std::error_code> wait_until(Time t) {
+    if (!running_.wait_until(t)) return std::nullopt;
+    return end();
+  }
+  /// The same with a context. Nullopt: ctx is or became done first, ctx.err() says why.
+  std::optional<std::error_code> wait(const Context& ctx) {
+    if (running_.wait(ctx)) return std::nullopt;
+    return end();
   }
 
  private:
@@ -115,10 +159,20 @@ class ErrGroup {
     }
   };
 
+  /// Given back unless a goroutine has it: a function may throw when it is moved.
+  struct Permit {
+    Semaphore* of;
+    ~Permit() {
+      if (of) of->release();
+    }
+  };
+
   template <class F>
   [[gnu::always_inline]] inline void start(F&& f, const void* site) {
     using C = detail::Bound<Body<std::decay_t<F>>>;
+    Permit permit{limit_ ? &*limit_ : nullptr};
     C c{Body<std::decay_t<F>>{this, std::forward<F>(f)}};
+    permit.of = nullptr;
     running_.add(1);
     if (limit_) active_.fetch_add(1, std::memory_order_relaxed);
     detail::launch(detail::new_goroutine(sizeof(C), alignof(C)), std::move(c), site);
@@ -136,6 +190,12 @@ class ErrGroup {
       raised_ = std::move(raised);
       if (own_) own_->cancel(why());
     });
+  }
+  /// All functions have returned.
+  std::error_code end() {
+    if (own_) own_->cancel(why());
+    if (raised_) std::rethrow_exception(raised_);
+    return error_;
   }
   std::exception_ptr why() const {
     if (raised_) return raised_;

@@ -8,6 +8,8 @@
 
 namespace weft {
 
+class Context;  // context.hpp
+
 enum class Io : unsigned char { Read, Write };
 
 /// Parks until `fd` is ready for `dir` (or has an error or hang-up: the next read or write says which).
@@ -16,5 +18,7 @@ enum class Io : unsigned char { Read, Write };
 /// Threads: any; a plain thread polls for itself. Several may wait for one descriptor: all wake.
 /// Lifetime: closing fd does not wake a waiter (shut the connection down first); a number reused afterwards is safe.
 std::error_code wait_fd(int fd, Io dir, std::optional<Time> deadline = std::nullopt);
+/// The same until ctx is done: then its err(). Errors: Errc::not_running on a plain thread without a runtime.
+std::error_code wait_fd(const Context& ctx, int fd, Io dir);
 
 }  // namespace weft

@@ -31,6 +31,16 @@ class Latch {
     count_down(n);
     wait();
   }
+  /// It counts down in any case, here and below. False: the time ran out.
+  template <class Rep, class Period>
+  bool arrive_and_wait_for(std::chrono::duration<Rep, Period> d, int n = 1) {
+    count_down(n);
+    return wait_for(d);
+  }
+  std::error_code arrive_and_wait(const Context& ctx, int n = 1) {
+    count_down(n);
+    return wait(ctx);
+  }
 
  private:
   WaitGroup left_;

@@ -6,6 +6,7 @@
 #include <weft/mutex.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -35,6 +36,19 @@ class Once {
     std::lock_guard l(mu_, std::adopt_lock);
     run(f);
     return {};
+  }
+  /// False: another was still running it when the time ran out. What this caller runs itself is not cut short.
+  template <class Rep, class Period, class F>
+  bool call_for(std::chrono::duration<Rep, Period> d, F&& f) {
+    return call_until(Time(Clock::duration(detail::deadline_after(detail::to_ns(d)))), f);
+  }
+  template <class F>
+  bool call_until(Time t, F&& f) {
+    if (done_.load(std::memory_order_acquire)) return true;  // [once]
+    if (!mu_.try_lock_until(t)) return false;
+    std::lock_guard l(mu_, std::adopt_lock);
+    run(f);
+    return true;
   }
 
  private:
@@ -97,6 +111,10 @@ struct OnceState {
   }
   const Stored& get() {
     once.call([this] { run(); });
+    return outcome();
+  }
+  /// It has run.
+  const Stored& outcome() const {
     if (raised) std::rethrow_exception(raised);
     if (!value) panic_once_unwound();
     return *value;
@@ -105,20 +123,66 @@ struct OnceState {
 
 }  // namespace detail
 
+/// What once_func() gives. Copies share the one run. The timed and Context forms limit how long it waits for another caller's run, not
+/// its own.
+template <class F>
+class OnceFunc {
+ public:
+  explicit OnceFunc(F f) : s_(detail::make_shared_value<detail::OnceState<F>>(std::move(f))) {}
+  void operator()() const { (void)s_->get(); }
+  /// None: it has run. Else ctx is or became done first, and this is its err().
+  std::error_code operator()(const Context& ctx) const {
+    if (std::error_code e = s_->once.call(ctx, [this] { s_->run(); })) return e;
+    (void)s_->outcome();
+    return {};
+  }
+  /// False: the time ran out.
+  template <class Rep, class Period>
+  bool call_for(std::chrono::duration<Rep, Period> d) const {
+    if (!s_->once.call_for(d, [this] { s_->run(); })) return false;
+    (void)s_->outcome();
+    return true;
+  }
+
+ private:
+  std::shared_ptr<detail::OnceState<F>> s_;
+};
+
+/// What once_value() gives: the same, with a result.
+template <class F>
+class OnceValue {
+ public:
+  using Value = typename detail::OnceState<F>::R;
+  explicit OnceValue(F f) : s_(detail::make_shared_value<detail::OnceState<F>>(std::move(f))) {}
+  const Value& operator()() const { return s_->get(); }
+  /// Null: ctx is or became done first, ctx.err() says why.
+  const Value* operator()(const Context& ctx) const {
+    if (s_->once.call(ctx, [this] { s_->run(); })) return nullptr;
+    return &s_->outcome();
+  }
+  /// Null: the time ran out.
+  template <class Rep, class Period>
+  const Value* call_for(std::chrono::duration<Rep, Period> d) const {
+    if (!s_->once.call_for(d, [this] { s_->run(); })) return nullptr;
+    return &s_->outcome();
+  }
+
+ private:
+  std::shared_ptr<detail::OnceState<F>> s_;
+};
+
 /// A function that runs f at its first call only. If f panics or throws, every call raises the same. Copies share the one run.
 /// What f captured goes when it has run. Go: sync.OnceFunc.
 template <class F>
-auto once_func(F f) {
-  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
-  return [s] { (void)s->get(); };
+OnceFunc<F> once_func(F f) {
+  return OnceFunc<F>(std::move(f));
 }
 
 /// The same with a result, given by reference to all; it lives as long as a copy of the function. Go: sync.OnceValue.
 template <class F>
   requires(!std::is_void_v<std::invoke_result_t<F&>>)
-auto once_value(F f) {
-  auto s = detail::make_shared_value<detail::OnceState<F>>(std::move(f));
-  return [s]() -> const typename detail::OnceState<F>::R& { return s->get(); };
+OnceValue<F> once_value(F f) {
+  return OnceValue<F>(std::move(f));
 }
 
 }  // namespace weft

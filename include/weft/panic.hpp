@@ -29,6 +29,7 @@ struct PanicState {
 
 [[noreturn]] void throw_panic(std::shared_ptr<PanicState> state);
 [[noreturn]] void throw_again(const Panic& p);
+[[noreturn]] void panic_nil();
 struct PanicAccess;
 std::string describe_unknown(const std::type_info& type);
 
@@ -85,7 +86,8 @@ class Panic : public std::exception {
   std::exception_ptr original_;
 };
 
-/// Throws Panic with `v`, any copyable value. A Panic is thrown again as it is ("[recovered, repanicked]" in reports).
+/// Throws Panic with `v`, any copyable value. A Panic is thrown again as it is ("[recovered, repanicked]" in reports). Of nullptr and of
+/// a null `const char*` it makes the runtime's own "panic called with nil argument", as in Go.
 /// Cost:  a walk of the stack for the report, beside the throw: microseconds.
 /// Go:    panic(v); recover is `catch (const weft::Panic&)`, or Frame::recover().
 template <class T>
@@ -93,7 +95,11 @@ template <class T>
   using V = std::decay_t<T>;
   if constexpr (std::is_same_v<V, Panic>) {
     detail::throw_again(v);
+  } else if constexpr (std::is_null_pointer_v<V>) {
+    detail::panic_nil();
   } else {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<T>> && std::is_convertible_v<const V&, const char*>)
+      if (!v) detail::panic_nil();
     auto state = std::make_shared<detail::PanicState>();
     if constexpr (std::is_convertible_v<const V&, std::string_view>)
       state->value = std::string(std::string_view(v));

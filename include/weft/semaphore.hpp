@@ -1,6 +1,7 @@
 /// weft/semaphore.hpp: a number of permits, taken several at a time.
 #pragma once
 
+#include <weft/context.hpp>
 #include <weft/detail/clock.hpp>
 
 #include <atomic>
@@ -9,8 +10,6 @@
 #include <system_error>
 
 namespace weft {
-
-class Context;  // context.hpp
 
 /// Go's semaphore.Weighted (golang.org/x/sync). First come, first served: one that wants many holds up those behind it, so it is
 /// not starved. Order: a release happens before the acquire that it lets go on.
@@ -47,7 +46,10 @@ class Semaphore {
   }
   bool try_acquire_until(std::int64_t n, Time t) { return try_acquire(n) || acquire_until(n, t.time_since_epoch().count()); }
   /// None: acquired. Else ctx is or became done first, this is its err(), and nothing is held.
-  std::error_code acquire(const Context& ctx, std::int64_t n = 1);
+  std::error_code acquire(const Context& ctx, std::int64_t n = 1) {
+    if (ctx && ctx.head()->never_done && try_acquire(n)) return {};
+    return acquire_within(ctx, n);
+  }
 
   void release(std::int64_t n = 1) {
     std::int64_t w = word_.load(std::memory_order_relaxed);
@@ -63,6 +65,7 @@ class Semaphore {
 
   void acquire_slow(std::int64_t n);
   bool acquire_until(std::int64_t n, std::int64_t deadline);
+  std::error_code acquire_within(const Context& ctx, std::int64_t n);
   void release_slow(std::int64_t n);
   [[noreturn]] static void bad_weight();
   void destroyed_in_use();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <weft/chan.hpp>
+#include <weft/context.hpp>
 #include <weft/detail/mask.hpp>
 #include <weft/error.hpp>
 #include <weft/detail/value.hpp>
@@ -10,6 +11,7 @@
 #include <weft/mutex.hpp>
 #include <weft/once.hpp>
 
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -47,9 +49,29 @@ class Singleflight {
       execute(key, c, f);
     else
       c->done.wait();
-    if (c->raised) std::rethrow_exception(c->raised);
-    if (!c->value) goexit();
-    return {*c->value, c->shared};
+    return result_of(*c);
+  }
+
+  /// The same for a limited time. If it is the first, f runs in a goroutine of its own, and runs on for the others when this caller
+  /// has left: what it refers to must live that long. Nullopt: the time ran out.
+  template <class Rep, class Period, class F>
+  std::optional<Result> run_for(const K& key, std::chrono::duration<Rep, Period> d, F&& f) {
+    return run_until(key, Time(Clock::duration(detail::deadline_after(detail::to_ns(d)))), std::forward<F>(f));
+  }
+  template <class F>
+  std::optional<Result> run_until(const K& key, Time t, F&& f) {
+    const CallRef c = start(key, nullptr, std::forward<F>(f));
+    if (!c->done.wait_until(t)) return std::nullopt;
+    return result_of(*c);
+  }
+  /// The same with a context, which is not that of f. Nullopt: ctx is or became done first, ctx.err() says why. If it was done
+  /// before, f does not run.
+  template <class F>
+  std::optional<Result> run(const Context& ctx, const K& key, F&& f) {
+    if (ctx.err()) return std::nullopt;
+    const CallRef c = start(key, nullptr, std::forward<F>(f));
+    if (c->done.wait(ctx)) return std::nullopt;
+    return result_of(*c);
   }
 
   /// The same without waiting: one Report on a channel with room for it. f runs in a goroutine of its own if it is the first.
@@ -57,15 +79,7 @@ class Singleflight {
   template <class F>
   RecvChan<Report> run_chan(const K& key, F&& f) {
     Chan<Report> out = make_chan<Report>(1);
-    auto [c, first] = join(key, &out);
-    if (first)
-      go([this, key, c = c, f = std::decay_t<F>(std::forward<F>(f))]() mutable {
-        try {
-          execute(key, c, f);
-        } catch (...) {
-          if (detail::unwinding_now()) throw;  // anything else is in the reports
-        }
-      });
+    start(key, &out, std::forward<F>(f));
     return out;
   }
 
@@ -97,6 +111,27 @@ class Singleflight {
       at->second->others++;
     if (out) at->second->chans.push_back(*out);
     return {at->second, fresh};
+  }
+
+  /// Joins the call under way, or starts one in a goroutine of its own.
+  template <class F>
+  CallRef start(const K& key, const Chan<Report>* out, F&& f) {
+    auto [c, first] = join(key, out);
+    if (first)
+      go([this, key, c = c, f = std::decay_t<F>(std::forward<F>(f))]() mutable {
+        try {
+          execute(key, c, f);
+        } catch (...) {
+          if (detail::unwinding_now()) throw;  // anything else is kept for those who ask
+        }
+      });
+    return c;
+  }
+
+  static Result result_of(const Call& c) {
+    if (c.raised) std::rethrow_exception(c.raised);
+    if (!c.value) goexit();
+    return {*c.value, c.shared};
   }
 
   template <class F>

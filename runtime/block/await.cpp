@@ -4,10 +4,12 @@
 //         result to the waiter.
 #include <weft/await.hpp>
 
+#include <weft/context.hpp>
+
 #include "runtime/block/cancel.hpp"
+#include "runtime/block/context.hpp"
 #include "runtime/block/panic.hpp"
 #include "runtime/block/queue.hpp"
-#include "runtime/sched/sched.hpp"
 
 namespace weft::detail {
 
@@ -24,22 +26,47 @@ struct AwaitGate::Impl {
 AwaitGate::AwaitGate() : impl_(new Impl) {}
 AwaitGate::~AwaitGate() { delete impl_; }
 
-bool AwaitGate::wait() {
-  Inside inside;
-  Impl& g = *impl_;
+namespace {
+
+/// Wake: it is open.
+template <class G>
+Outcome pass(G& g, const void* object, Limit limit) {
+  prepare_wait(current_g(), limit);
   g.lock.lock();
+  Outcome o = Outcome::Wake;
   if (!g.open) {
-    Waiter* w = my_waiter();
-    const G* gp = w->g();
-    WaitNode* n = plain_node(w, gp && gp->domain);
+    WaitNode* n = plain_node(my_waiter(), limit.any());
     g.queue.push(n, &g.lock);
-    must_not_be_canceled(wait_on(w, n->ticket, WaitReason::Await, this, &g.lock, kNever));
+    o = wait_within(n->waiter, n->ticket, WaitReason::Await, object, &g.lock, limit);
     g.lock.lock();  // the opener may still be at it
   }
-  const bool ok = !g.lost;
+  if (g.open) o = Outcome::Wake;  // also if it came while the wait was being ended
   g.lock.unlock();
-  return ok;
+  return o;
 }
+
+}  // namespace
+
+bool AwaitGate::wait() {
+  Inside inside;
+  must_not_be_canceled(pass(*impl_, this, {}));
+  return !impl_->lost;
+}
+
+AwaitEnd AwaitGate::wait_until(std::int64_t deadline) {
+  Inside inside;
+  if (!has_happened(pass(*impl_, this, {.deadline = timed(deadline)}))) return AwaitEnd::Ended;
+  return impl_->lost ? AwaitEnd::Abandoned : AwaitEnd::Opened;
+}
+
+AwaitEnd AwaitGate::wait(const Context& ctx) {
+  Inside inside;
+  ContextWait by(ctx);
+  if (error_of(pass(*impl_, this, by.limit()), by)) return AwaitEnd::Ended;
+  return impl_->lost ? AwaitEnd::Abandoned : AwaitEnd::Opened;
+}
+
+bool is_done(const Context& ctx) { return static_cast<bool>(ctx.err()); }
 
 bool AwaitGate::claim() {
   return !impl_->claimed.exchange(true, memory_order_relaxed);

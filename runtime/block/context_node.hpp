@@ -18,7 +18,7 @@ enum class Kind : std::uint8_t { Background, Todo, Value, WithoutCancel, Custom,
 struct Node : ContextHead {
   const Kind kind;
   Node* const parent;  // counted; null: a root
-  Node(Kind k, Node* p) : kind(k), parent(p) {
+  Node(Kind k, Node* p) : ContextHead(k <= Kind::Todo), kind(k), parent(p) {
     if (p) p->refs.fetch_add(1, memory_order_relaxed);
   }
   bool cancels() const { return kind >= Kind::Cancel; }

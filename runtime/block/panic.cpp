@@ -220,6 +220,7 @@ void panic_timer_uninitialized(bool reset) {
   rt::panic_runtime(reset ? "time: Reset called on uninitialized Timer" : "time: Stop called on uninitialized Timer");
 }
 
+void panic_nil() { rt::panic_runtime("panic called with nil argument"); }
 void panic_await_abandoned() { rt::panic_runtime("weft: await: the last Resume was dropped without being called"); }
 
 }  // namespace detail

@@ -10,7 +10,6 @@
 #include "runtime/base/sched_point.hpp"
 #include "runtime/block/cancel.hpp"
 #include "runtime/block/context.hpp"
-#include "runtime/block/context_node.hpp"
 #include "runtime/block/panic.hpp"
 
 namespace weft {
@@ -128,9 +127,7 @@ bool Semaphore::acquire_until(std::int64_t n, std::int64_t deadline) {
   return has_happened(SemaphoreImpl(*this).acquire(this, n, {.deadline = timed(deadline)}));
 }
 
-std::error_code Semaphore::acquire(const Context& ctx, std::int64_t n) {
-  // A root never ends: it need not be asked.
-  if (const auto* node = detail::node_of(ctx.head()); node && node->kind <= detail::Kind::Todo && try_acquire(n)) return {};
+std::error_code Semaphore::acquire_within(const Context& ctx, std::int64_t n) {
   ContextWait by(ctx);
   if (std::error_code e = by.error()) return e;
   if (try_acquire(n)) return {};

@@ -18,16 +18,39 @@ struct Wait {
   std::int64_t deadline;
 };
 
-/// From here the source may end the wait.
-void enroll(const Wait& wt) {
-  wt.source->lock.lock();
-  if (wt.source->canceled) {
-    wt.source->lock.unlock();
-    if (wt.node->waiter->try_win(wt.node->ticket, Outcome::Cancel)) wake_waiter(wt.node->waiter);
+void commit_wait(M*, G* from, void* arg) {
+  const Wait wt = *static_cast<Wait*>(arg);
+  if (wt.lock) wt.lock->unlock();
+  enroll(wt.source, wt.node);
+  if (wt.deadline != kNever) timer_arm(&from->timer);
+  end_guarded_commit(from);
+}
+
+}  // namespace
+
+WaitNode* source_node(Waiter* w, std::uint64_t ticket) {
+  WaitNode* n = nodes_for(w->g(), 1);
+  n->waiter = w;
+  n->ticket = ticket;
+  n->index = Waiter::kNone;
+  n->racy = true;
+  n->success = false;
+  n->elem = nullptr;
+  n->queue = nullptr;
+  n->lock = nullptr;
+  return n;
+}
+
+// From here the source may end the wait.
+void enroll(CancelSource* source, WaitNode* n) {
+  source->lock.lock();
+  if (source->canceled) {
+    source->lock.unlock();
+    if (n->waiter->try_win(n->ticket, Outcome::Cancel)) wake_waiter(n->waiter);
     return;
   }
-  wt.source->waits.push(wt.node, &wt.source->lock);
-  wt.source->lock.unlock();
+  source->waits.push(n, &source->lock);
+  source->lock.unlock();
 }
 
 void leave_queue(WaitNode* n) {
@@ -37,30 +60,12 @@ void leave_queue(WaitNode* n) {
   n->lock->unlock();
 }
 
-void commit_wait(M*, G* from, void* arg) {
-  const Wait wt = *static_cast<Wait*>(arg);
-  if (wt.lock) wt.lock->unlock();
-  enroll(wt);
-  if (wt.deadline != kNever) timer_arm(&from->timer);
-  end_guarded_commit(from);
-}
-
-}  // namespace
-
 Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock,
                     const Limit& limit) {
   if (!limit.source) return wait_on(w, ticket, reason, object, lock, limit.deadline);
   G* gp = w->g();
-  Wait wt{lock, limit.source, nodes_for(gp, 1), limit.deadline};
+  Wait wt{lock, limit.source, source_node(w, ticket), limit.deadline};
   WaitNode* n = wt.node;
-  n->waiter = w;
-  n->ticket = ticket;
-  n->index = Waiter::kNone;
-  n->racy = true;
-  n->success = false;
-  n->elem = nullptr;
-  n->queue = nullptr;
-  n->lock = nullptr;
   if (gp) {
     gp->nodes_count = 1;
     if (limit.deadline != kNever) set_timeout(gp, ticket, limit.deadline);
@@ -73,7 +78,7 @@ Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const vo
     gp->nodes_count = 0;
   } else {
     if (lock) lock->unlock();
-    enroll(wt);
+    enroll(wt.source, n);
     if (limit.deadline == kNever) {
       w->note.sleep();
     } else if (!w->note.sleep_until(limit.deadline)) {

@@ -58,6 +58,12 @@ inline void prepare_wait(G* gp, Limit& limit, const void* object = nullptr) {
 /// wait_on() with a limit; the caller has called prepare_wait() and still keeps the source alive.
 Outcome wait_within(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, const Limit& limit);
 
+/// For an operation with a node of its own kind beside the source's (fd.cpp). The source's node for this wait, not queued yet; its commit
+/// puts it there; back from the wait it is taken out. prepare_wait() comes first.
+WaitNode* source_node(Waiter* w, std::uint64_t ticket);
+void enroll(CancelSource* source, WaitNode* node);
+void leave_queue(WaitNode* node);
+
 /// wake_waiter() by one that parks next: this P runs a goroutine that it wakes in a moment, so that no other P is woken for it.
 void wake_before_park(Waiter* w);
 

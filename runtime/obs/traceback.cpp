@@ -408,6 +408,7 @@ void print_header(Sink& out, const G* gp, const char* state, const PrintOptions&
     out.dec(minutes);
     out << " minutes";
   }
+  if (gp->extra && gp->extra->locked_m) out << ", locked to thread";
   if (!options.checked) print_labels(out, gp->extra);
   out << "]:\n";
 }

@@ -25,6 +25,7 @@
 #include "runtime/base/lock.hpp"
 #include "runtime/base/log.hpp"
 #include "runtime/base/note.hpp"
+#include "runtime/base/sched_point.hpp"
 #include "runtime/core/g.hpp"
 #include "runtime/core/global_queue.hpp"
 #include "runtime/core/m.hpp"
@@ -212,6 +213,10 @@ class Inside {
     if (WEFT_UNLIKELY(!m)) return;
     gp_ = m->curg;
     go_in(gp_);
+#ifndef NDEBUG
+    if (perturb_seed && !peek(gp_->preempt) && m->p && static_cast<P*>(m->p)->rng.below(8) == 0)
+      gp_->preempt.store(1, memory_order_relaxed);
+#endif
     if (WEFT_UNLIKELY(peek(gp_->preempt))) {
       safepoint_now(m);
       m = current_m();

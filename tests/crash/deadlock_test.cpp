@@ -116,6 +116,42 @@ TEST(Deadlock, AlsoWhenOthersHaveEndedOrWait) {
   EXPECT_EQ(c.count("[chan receive]:"), 6) << c.report();
 }
 
+// Go: InitDeadlock. In a child that is asked for it, before its main().
+[[maybe_unused]] const int before_main = std::getenv("WEFT_TEST_DEADLOCK_IN_INIT") ? run([] { (void)make_chan<int>().recv(); }) : 0;
+
+TEST(Deadlock, WhileStaticObjectsAreInitialised) {  // 81
+  const Child c = child([] { std::puts("went on"); }, {.env = {"WEFT_TEST_DEADLOCK_IN_INIT=1"}, .ends_early = true});
+  EXPECT_EQ(c.status, 2) << c.report();
+  EXPECT_EQ(c.err.rfind(kAsleep, 0), 0u) << c.report();
+  EXPECT_TRUE(c.says("goroutine 1 [chan receive]:")) << c.report();
+  EXPECT_EQ(c.out, "") << c.report();
+}
+
+TEST(Deadlock, WithGoroutinesLockedToTheirThreads) {  // 82, 83, 109
+  const Child of_main = child([] {
+    run([] {
+      lock_os_thread();
+      (void)make_chan<int>().recv();
+    });
+  });
+  EXPECT_EQ(of_main.status, 2) << of_main.report();
+  EXPECT_EQ(of_main.err.rfind(kAsleep, 0), 0u) << of_main.report();
+  EXPECT_TRUE(of_main.says("goroutine 1 [chan receive, locked to thread]:")) << of_main.report();
+  const Child of_another = child([] {
+    run([] {
+      go_parked("chan receive", [] {
+        lock_os_thread();
+        (void)make_chan<int>().recv();
+      });
+      select();
+    });
+  });
+  EXPECT_EQ(of_another.status, 2) << of_another.report();
+  EXPECT_EQ(of_another.err.rfind(kAsleep, 0), 0u) << of_another.report();
+  EXPECT_TRUE(of_another.says("goroutine 1 [select (no cases)]:")) << of_another.report();
+  EXPECT_TRUE(of_another.says(" [chan receive, locked to thread]:")) << of_another.report();
+}
+
 TEST(Deadlock, IsNotRecoverable) {  // 106
   const Child c = child([] {
     run([] {

@@ -254,6 +254,38 @@ TEST(Dump, UnderRuntimeSigquitKeepsItsDefault) {  // 107
   EXPECT_EQ(c.signal, SIGQUIT) << c.report();
 }
 
+// Go: SignalExitStatus. Signals that nobody asked for keep their meaning.
+TEST(Dump, DeathByASignalIsSeenAsOne) {  // 107
+  for (int signal : {SIGTERM, SIGHUP, SIGKILL, SIGUSR1}) {
+    const Child c = child([signal] {
+      run([signal] {
+        go([signal] { ::kill(::getpid(), signal); });
+        sleep_for(1h);
+      });
+    });
+    if (!c.ran) continue;
+    EXPECT_EQ(c.signal, signal) << c.report();
+    EXPECT_EQ(c.err, "") << c.report();
+  }
+}
+
+// Go: CrashDumpsAllThreads.
+TEST(Dump, OnSigquitAtLevelCrashAbortsAfterwards) {  // 107
+  const Child c = child(
+      [] {
+        run([] {
+          one_of_each([] {
+            ::kill(::getpid(), SIGQUIT);
+            for (;;) sleep_for(1h);
+          });
+        });
+      },
+      {.env = {"WEFT_TRACEBACK=crash"}});
+  EXPECT_EQ(c.signal, SIGABRT) << c.report();
+  EXPECT_EQ(c.err.rfind("SIGQUIT: quit", 0), 0u) << c.report();
+  EXPECT_TRUE(c.says("[chan receive")) << c.report();
+}
+
 TEST(Dump, AsTextHasGosForm) {  // 109
   const Child c = child([] {
     run([] {

@@ -183,6 +183,15 @@ TEST(PanicReport, NewlinesInTheMessageAreIndented) {  // 102
   EXPECT_EQ(c.err.rfind("panic: first\n\tsecond\n\tthird\n", 0), 0u) << c.report();
 }
 
+TEST(PanicReport, OfNilSaysSo) {  // 102
+  const Child of_nullptr = child([] { run([] { panic(nullptr); }); });
+  const Child of_no_text = child([] { run([] { panic(static_cast<const char*>(nullptr)); }); });
+  for (const Child* c : {&of_nullptr, &of_no_text}) {
+    EXPECT_EQ(c->status, 2) << c->report();
+    EXPECT_EQ(c->line("panic: "), "panic: panic called with nil argument") << c->report();
+  }
+}
+
 TEST(PanicReport, MainReturningWaitsForOneThatHasBegun) {  // 103
   for (int round = 0; round < 5; round++) {
     const Child c = child([] {

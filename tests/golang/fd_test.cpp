@@ -76,6 +76,75 @@ TEST(Fd, ADeadlineEndsTheWait) {
   });
 }
 
+TEST(Fd, AContextEndsTheWait) {
+  each_run([] {
+    Pipe p;
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("IO wait", [&, ctx = ctx] { EXPECT_EQ(wait_fd(ctx, p.in(), Io::Read), Errc::canceled); });
+    cancel();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(wait_fd(ctx, p.out(), Io::Write), Errc::canceled) << "one that is done fails at once";
+    auto [soon, f] = with_timeout(background(), 2ms);
+    EXPECT_EQ(wait_fd(soon, p.in(), Io::Read), Errc::deadline_exceeded);
+    EXPECT_EQ(wait_fd(background(), -1, Io::Read), std::error_code(EBADF, std::system_category()));
+    auto [live, end] = with_cancel(background());
+    EXPECT_EQ(wait_fd(live, -1, Io::Read), std::error_code(EBADF, std::system_category()));
+    EXPECT_FALSE(wait_fd(live, p.out(), Io::Write));
+    // And the descriptor is as usable as before; a cancel that comes later finds nobody.
+    go_parked("IO wait", [&, live = live] { EXPECT_FALSE(wait_fd(live, p.in(), Io::Read)); });
+    p.put();
+    EXPECT_TRUE(settle(1, kPatience));
+    end();
+    EXPECT_TRUE(p.get());
+    go([&] { p.put(); });
+    EXPECT_FALSE(wait_fd(background(), p.in(), Io::Read));
+    EXPECT_TRUE(settle(1, kPatience));
+  });
+}
+
+TEST(Fd, AContextEndsTheWaitOfAPlainThread) {
+  for (const Machine& m : kMachines) {
+    Runtime rt{m.config()};
+    ASSERT_FALSE(rt.start());
+    {
+      Pipe p, q;
+      auto [ctx, cancel] = with_cancel(background());
+      std::atomic<int> ended{0};
+      std::thread a([&, ctx = ctx] { ended += wait_fd(ctx, p.in(), Io::Read) == Errc::canceled; });
+      std::thread b([&, ctx = ctx] { ended += !wait_fd(ctx, q.in(), Io::Read) && q.get(); });
+      q.put();
+      b.join();
+      rt.go([cancel = cancel] { cancel(); });
+      a.join();
+      EXPECT_EQ(ended.load(), 2);
+      p.put();
+      EXPECT_FALSE(wait_fd(background(), p.in(), Io::Read));
+    }
+    rt.stop(5s);
+  }
+}
+
+// Cancel and readiness at once: one of them ends the wait, and neither leaves anything behind.
+TEST(Fd, CancelsRaceWithReadiness) {
+  each_run([] {
+    Pipe p;
+    int both[2] = {};
+    for (int i = 0; i < scaled(2000, 200); i++) {
+      auto [ctx, cancel] = with_cancel(background());
+      std::atomic<int> got{-1};
+      go([&, ctx = ctx] { got = !wait_fd(ctx, p.in(), Io::Read); });
+      if (i % 3) yield();
+      go([cancel = cancel] { cancel(); });
+      p.put();
+      EXPECT_TRUE(settle(1, kPatience));
+      both[got]++;
+      EXPECT_FALSE(wait_fd(p.in(), Io::Read));
+      EXPECT_TRUE(p.get());
+    }
+    EXPECT_GT(both[0], 0);
+  });
+}
+
 TEST(Fd, ABadDescriptorIsAnError) {
   each_run([] {
     EXPECT_TRUE(wait_fd(-1, Io::Read));

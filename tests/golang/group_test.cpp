@@ -1,4 +1,4 @@
-// ErrGroup, Singleflight, Pool and SyncMap.
+// ErrGroup, Singleflight and SyncMap.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -139,6 +139,85 @@ TEST(ErrGroup, TryGoAndTheLimit) {  // 177
   });
 }
 
+TEST(ErrGroup, ALimitedWaitLeavesTheGroupAsItIs) {
+  each_run([] {
+    ErrGroup g{background()};
+    Chan<void> gate = make_chan<void>();
+    EXPECT_TRUE(g.try_wait());
+    g.go([=] { return gate.recv(), failed(3); });
+    EXPECT_FALSE(g.try_wait());
+    EXPECT_FALSE(g.wait_for(2ms).has_value());
+    EXPECT_FALSE(g.wait_until(now()).has_value());
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("sync.WaitGroup.Wait", [&, ctx = ctx] { EXPECT_FALSE(g.wait(ctx).has_value()); });
+    cancel();
+    EXPECT_TRUE(settle(2, kPatience));
+    EXPECT_FALSE(g.wait(ctx).has_value()) << "one that is done fails at once";
+    EXPECT_FALSE(g.context().err()) << "who gives up cancels nothing";
+    gate.close();
+    EXPECT_EQ(g.wait_for(1h), failed(3));
+    EXPECT_TRUE(g.try_wait());
+    EXPECT_EQ(g.context().err(), Errc::canceled) << "as wait() does";
+    EXPECT_EQ(g.wait(background()), failed(3));
+    EXPECT_EQ(g.wait_until(now() - 1h), failed(3)) << "what has happened is no matter of time";
+    ErrGroup thrown;
+    thrown.go([] { throw std::out_of_range("gone"); });
+    EXPECT_THROW(thrown.wait_for(1h), std::out_of_range);
+    EXPECT_THROW(thrown.wait(background()), std::out_of_range);
+  });
+}
+
+TEST(ErrGroup, ALimitedGoDoesNotStartWhatItHasNoRoomFor) {
+  each_run([] {
+    ErrGroup g;
+    Chan<void> gate = make_chan<void>();
+    g.set_limit(1);
+    EXPECT_FALSE(g.go(background(), [=] { gate.recv(); }));
+    EXPECT_FALSE(g.try_go_for(2ms, [] { FAIL() << "beyond the limit"; }));
+    EXPECT_FALSE(g.try_go_until(now(), [] { FAIL() << "beyond the limit"; }));
+    auto [ctx, cancel] = with_cancel(background());
+    std::unique_ptr<int> kept = std::make_unique<int>(1);
+    auto f = [kept = std::move(kept)] { FAIL() << "its context was done"; };
+    go_parked("semacquire", [&, ctx = ctx] { EXPECT_EQ(g.go(ctx, std::move(f)), Errc::canceled); });
+    cancel();
+    EXPECT_TRUE(settle(2, kPatience));
+    std::atomic<int> ran{0};
+    go_parked("semacquire", [&] { EXPECT_TRUE(g.try_go_for(1h, [&] { ran++; })); });
+    go_parked("semacquire", [&] { EXPECT_FALSE(g.go(background(), [&] { ran++; })); });
+    gate.close();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(ran.load(), 2);
+    EXPECT_EQ(g.go(ctx, [] { FAIL() << "its context was done"; }), Errc::canceled);
+    EXPECT_FALSE(g.wait());
+    ErrGroup open;  // without a limit nothing waits, and a context that is done starts nothing all the same
+    EXPECT_EQ(open.go(ctx, [] { FAIL() << "its context was done"; }), Errc::canceled);
+    EXPECT_TRUE(open.try_go_for(0s, [&] { ran++; }));
+    EXPECT_TRUE(open.try_go_until(now() - 1h, [&] { ran++; }));
+    EXPECT_FALSE(open.wait());
+    EXPECT_EQ(ran.load(), 4);
+  });
+}
+
+TEST(ErrGroup, AFunctionThatThrowsWhenMovedKeepsNoPlace) {
+  struct Heavy {
+    bool armed = true;
+    Heavy() = default;
+    Heavy(const Heavy& o) : armed(o.armed) {
+      if (armed) throw std::runtime_error("heavy");
+    }
+    void operator()() const {}
+  };
+  each_run([] {
+    ErrGroup g;
+    g.set_limit(1);
+    Heavy h;
+    for (int i = 0; i < 3; i++) EXPECT_THROW(g.go(h), std::runtime_error);
+    h.armed = false;
+    EXPECT_TRUE(g.try_go(h));
+    EXPECT_FALSE(g.wait());
+  });
+}
+
 TEST(ErrGroup, MayBeDestroyedAsSoonAsWaitHasReturned) {
   each_run([] {
     for (int i = 0; i < scaled(2000, 200); i++) {
@@ -274,113 +353,50 @@ TEST(Singleflight, RunChan) {  // 179
   });
 }
 
-// ---- Pool ----------------------------------------------------------------------------------------
-
-TEST(Pool, GivesBackWhatWasPut) {  // 127
-  in_run({1, 1}, [] {
-    Pool<std::string> pool;
-    EXPECT_EQ(pool.get(), "");
-    pool.put("a");
-    pool.put("b");
-    EXPECT_EQ(pool.get(), "a") << "the P's own first";
-    EXPECT_EQ(pool.get(), "b");
-    EXPECT_EQ(pool.get(), "");
-    pool.put("c");
-    pool.put("d");
-    pool.put("e");
-    trim_pools();
-    std::vector<std::string> got{pool.get(), pool.get()};
-    for (const std::string& s : got) EXPECT_NE(s, "") << "it survives one trim";
-    trim_pools();
-    EXPECT_EQ(pool.get(), "") << "and not two";
+TEST(Singleflight, WhoLeavesEarlyTakesNothingFromTheOthers) {
+  each_run([] {
+    Singleflight<std::string, int> flight;
+    Chan<void> gate = make_chan<void>();
+    std::atomic<int> calls{0}, got{0};
+    auto load = [&, gate] {
+      calls++;
+      gate.recv();
+      return 7;
+    };
+    auto [ctx, cancel] = with_cancel(background());
+    // The first leaves too: its function runs on in a goroutine of its own.
+    go_parked("latch wait", [&, ctx = ctx] { EXPECT_FALSE(flight.run(ctx, "k", load).has_value()); });
+    go_parked("latch wait", [&, ctx = ctx] { EXPECT_FALSE(flight.run(ctx, "k", load).has_value()); });
+    EXPECT_FALSE(flight.run_for("k", 2ms, load).has_value());
+    EXPECT_FALSE(flight.run_until("k", now(), load).has_value());
+    go_parked("latch wait", [&] { got += flight.run("k", load).value; });
+    go_parked("latch wait", [&] { got += flight.run_for("k", 1h, load)->value; });
+    go_parked("latch wait", [&] { got += flight.run(background(), "k", load)->value; });
+    cancel();
+    EXPECT_TRUE(settle(5, kPatience));
+    EXPECT_FALSE(flight.run(ctx, "other", [] { return ADD_FAILURE() << "its context was done", 1; }).has_value());
+    gate.close();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(calls.load(), 1);
+    EXPECT_EQ(got.load(), 21);
+    auto alone = flight.run_for("k", 1h, [] { return 1; });
+    EXPECT_TRUE(alone && alone->value == 1 && !alone->shared);
   });
 }
 
-TEST(Pool, MakesNewOnesAndDestroysWhatItHolds) {  // 127
+TEST(Singleflight, LimitedFormsRaiseWhatWasThrownAndEndWithGoexit) {
   each_run([] {
-    auto held = std::make_shared<int>(0);
-    {
-      int made = 0;
-      Pool<std::shared_ptr<int>> pool{[&] {
-        made++;
-        return held;
-      }};
-      auto a = pool.get(), b = pool.get();
-      EXPECT_EQ(made, 2);
-      for (int i = 0; i < 10; i++) pool.put(held);
-      a = b = nullptr;
-      EXPECT_EQ(held.use_count(), 11);
-      trim_pools();
-      EXPECT_EQ(held.use_count(), 11);
-      pool.put(held);
-      trim_pools();
-      EXPECT_EQ(held.use_count(), 2);
-      (void)pool.get();
-      EXPECT_EQ(held.use_count(), 1);
-      pool.put(held);
-      pool.put(held);
-    }
-    EXPECT_EQ(held.use_count(), 1);
-    Pool<std::unique_ptr<int>> moves{[] { return std::make_unique<int>(3); }};
-    moves.put(moves.get());
-    EXPECT_EQ(*moves.get(), 3);
-  });
-}
-
-// Every thing is in one hand at a time, and none is lost: as many as were put are there at the end.
-TEST(Pool, NothingIsLostOrDoubled) {  // 127
-  each_run([] {
-    constexpr int kThings = 50;
-    Pool<int> pool{[] { return -1; }};
-    std::vector<std::atomic<int>> hands(kThings);
-    for (int i = 0; i < kThings; i++) pool.put(i);
-    WaitGroup wg;
-    for (int g = 0; g < 8; g++)
-      wg.go([&, g] {
-        for (int i = 0; i < scaled(2000, 200); i++) {
-          const int thing = pool.get();
-          if (thing < 0) continue;
-          EXPECT_EQ(hands[static_cast<size_t>(thing)].fetch_add(1), 0);
-          if ((i + g) % 5 == 0) yield();
-          hands[static_cast<size_t>(thing)]--;
-          pool.put(thing);
-        }
-      });
-    std::thread outside([&] {
-      for (int i = 0; i < 200; i++) {
-        const int thing = pool.get();
-        if (thing >= 0) pool.put(thing);
-      }
+    Singleflight<int, int> flight;
+    EXPECT_THROW(flight.run_for(1, 1h, []() -> int { throw std::out_of_range("x"); }), std::out_of_range);
+    EXPECT_EQ(panic_of([&] { flight.run(background(), 1, []() -> int { panic("no"); }); }), "no");
+    std::atomic<bool> ended{false};
+    go([&] {
+      Defer d{[&] { ended = true; }};
+      flight.run_for(1, 1h, []() -> int { goexit(); });
+      FAIL() << "went on";
     });
-    wg.wait();
-    outside.join();
-    trim_pools();  // what a P has to itself nobody else takes, until then
-    std::vector<bool> there(kThings);
-    for (int thing; (thing = pool.get()) >= 0;) {
-      EXPECT_FALSE(there[static_cast<size_t>(thing)]);
-      there[static_cast<size_t>(thing)] = true;
-    }
-    EXPECT_EQ(std::count(there.begin(), there.end(), true), kThings);
-  });
-}
-
-TEST(Pool, TrimWhileInUse) {  // 127
-  each_run([] {
-    auto held = std::make_shared<int>(0);
-    {
-      Pool<std::shared_ptr<int>> pool{[&] { return held; }};
-      WaitGroup wg;
-      for (int g = 0; g < 4; g++)
-        wg.go([&, g] {
-          for (int i = 0; i < scaled(1000, 100); i++) {
-            pool.put(pool.get());
-            if ((i + g) % 16 == 0) trim_pools();
-            if (i % 8 == 0) yield();
-          }
-        });
-      wg.wait();
-    }
-    EXPECT_EQ(held.use_count(), 1);
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_TRUE(ended);
   });
 }
 

@@ -61,6 +61,48 @@ TEST(Once, CallersOfARunningOneWait) {
   });
 }
 
+TEST(Once, TimedCallsLimitTheWaitForAnothersRun) {
+  each_run([] {
+    Once once;
+    Chan<void> gate = make_chan<void>();
+    go_parked("chan receive", [&, gate] { EXPECT_TRUE(once.call_for(0s, [=] { gate.recv(); })) << "its own run is not cut short"; });
+    bool ran = false;
+    EXPECT_FALSE(once.call_for(2ms, [&] { ran = true; }));
+    EXPECT_FALSE(once.call_until(now(), [&] { ran = true; }));
+    go_parked("sync.Mutex.Lock", [&] { EXPECT_TRUE(once.call_for(1h, [&] { ran = true; })); });
+    gate.close();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_TRUE(once.call_until(now() - 1h, [&] { ran = true; }));
+    EXPECT_FALSE(ran);
+  });
+}
+
+TEST(OnceFunc, TimedAndContextCallsLimitTheWaitForAnothersRun) {
+  each_run([] {
+    Chan<void> gate = make_chan<void>();
+    auto f = once_func([=] { gate.recv(); });
+    auto v = once_value([=] { return gate.recv(), 5; });
+    go_parked("chan receive", [f] { f(); });
+    go_parked("chan receive", [v] { EXPECT_EQ(v(), 5); });
+    EXPECT_FALSE(f.call_for(2ms));
+    EXPECT_EQ(v.call_for(2ms), nullptr);
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("sync.Mutex.Lock", [f, ctx = ctx] { EXPECT_EQ(f(ctx), Errc::canceled); });
+    go_parked("sync.Mutex.Lock", [v, ctx = ctx] { EXPECT_EQ(v(ctx), nullptr); });
+    cancel();
+    EXPECT_TRUE(settle(3, kPatience));
+    go_parked("sync.Mutex.Lock", [v] { EXPECT_EQ(*v.call_for(1h), 5); });
+    gate.close();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_TRUE(f.call_for(0s));
+    EXPECT_FALSE(f(background()));
+    EXPECT_EQ(v(background()), &v());
+    auto bad = once_func([] { panic("no"); });
+    EXPECT_EQ(panic_of([&] { bad.call_for(1h); }), "no");
+    EXPECT_EQ(panic_of([&] { (void)bad(background()); }), "no");
+  });
+}
+
 TEST(OnceFunc, RunsOnceAndCaches) {  // 125
   each_run([] {
     int calls = 0;

@@ -46,6 +46,15 @@ TEST(Panic, IsAnExceptionThatCarriesItsValue) {
   });
 }
 
+TEST(Panic, OfNilIsTheRuntimesOwn) {  // 102
+  each_run([] {
+    EXPECT_TRUE(runtime_panic([] { panic(nullptr); }));
+    const char* none = nullptr;
+    EXPECT_EQ(panic_of([&] { panic(none); }), "panic called with nil argument");
+    EXPECT_EQ(panic_of([] { panic(""); }), "");
+  });
+}
+
 TEST(Panic, RecoveredOneLeavesTheGoroutineUsable) {
   each_run([] {
     Chan<int> c = make_chan<int>();
@@ -276,6 +285,51 @@ TEST(Await, ReturnsWhatTheFirstCallbackGives) {
     std::unique_ptr<int> p = await<std::unique_ptr<int>>(
         [](Resume<std::unique_ptr<int>> done) { done(std::make_unique<int>(3)); });
     EXPECT_EQ(*p, 3);
+  });
+}
+
+TEST(Await, ALimitedWaitEndsAndALateCallbackIsIgnored) {
+  each_run([] {
+    auto value = std::make_shared<int>(7);
+    std::vector<Resume<std::shared_ptr<int>>> late;
+    auto keep = [&](Resume<std::shared_ptr<int>> done) { late.push_back(done); };
+    EXPECT_FALSE(await_for<std::shared_ptr<int>>(2ms, keep).has_value());
+    EXPECT_FALSE(await_until<std::shared_ptr<int>>(now() - 1h, keep).has_value());
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("await", [&, ctx = ctx] { EXPECT_FALSE(await<std::shared_ptr<int>>(ctx, keep).has_value()); });
+    cancel();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_FALSE(await<void>(ctx, [](Resume<void>) { FAIL() << "its context was done"; }));
+    ASSERT_EQ(late.size(), 3u);
+    for (auto& done : late) done(value);
+    late.clear();
+    EXPECT_EQ(value.use_count(), 1) << "late values are gone";
+    std::thread other;
+    EXPECT_EQ(await_for<int>(1h, [&](Resume<int> done) { other = std::thread([done] { done(5); }); }), 5);
+    other.join();
+    EXPECT_TRUE(await<void>(background(), [](Resume<void> done) { done(); }));
+    EXPECT_TRUE(await_for<void>(0s, [](Resume<void> done) { done(); })) << "what has happened is no matter of time";
+    EXPECT_NE(panic_of([] { (void)await_for<int>(1h, [](Resume<int>) {}); }), "no panic");
+  });
+}
+
+// One of them ends the wait: the value is the caller's or destroyed, and whoever loses touches nothing that is gone.
+TEST(Await, CancelsRaceWithTheCallback) {
+  each_run([] {
+    auto value = std::make_shared<int>(7);
+    for (int i = 0; i < scaled(3000, 300); i++) {
+      auto [ctx, cancel] = with_cancel(background());
+      std::optional<std::shared_ptr<int>> got = await<std::shared_ptr<int>>(ctx, [&](Resume<std::shared_ptr<int>> done) {
+        go([cancel = cancel] { cancel(); });
+        go([done, value]() mutable { done(std::move(value)); });
+      });
+      if (got) {
+        EXPECT_EQ(**got, 7);
+      }
+      got.reset();
+      EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_EQ(value.use_count(), 1);
+    }
   });
 }
 

@@ -96,6 +96,8 @@ struct AllWays {
   Chan<void> stop = make_chan<void>();
   Task<void> runs = spawn([] { make_chan<int>().recv(); });
   Task<void> holder;
+  ErrGroup full_group;
+  Singleflight<int, int> flight;
   std::vector<Way> ways;
 
   AllWays() {
@@ -112,6 +114,17 @@ struct AllWays {
       });
     });
     running.recv();
+    full_group.set_limit(1);
+    full_group.go([this] { stop.recv(); });
+    auto begun = make_chan<void>();
+    go([this, begun] {
+      flight.run(1, [&] {
+        begun.send();
+        stop.recv();
+        return 1;
+      });
+    });
+    begun.recv();
     auto add = [this](const char* name, const char* reason, bool throws, std::function<void()> f) {
       ways.push_back({name, reason, throws, std::move(f)});
     };
@@ -208,11 +221,21 @@ struct AllWays {
     });
     add("Once", "sync.Mutex.Lock", true, [this] { once.call([] { ADD_FAILURE() << "run twice"; }); });
     add("Once ctx", "sync.Mutex.Lock", false, [this, ctx] { EXPECT_EQ(once.call(ctx, [] {}), Errc::canceled); });
+    add("Once for", "sync.Mutex.Lock", false, [this] { EXPECT_FALSE(once.call_for(1h, [] {})); });
+    add("await for", "await", false, [] {
+      std::optional<Resume<int>> later;
+      EXPECT_FALSE(await_for<int>(1h, [&](Resume<int> done) { later.emplace(std::move(done)); }));
+    });
+    add("await ctx", "await", false, [ctx] {
+      std::optional<Resume<void>> later;
+      EXPECT_FALSE(await<void>(ctx, [&](Resume<void> done) { later.emplace(std::move(done)); }));
+    });
     add("await", "await", true, [] {
       std::optional<Resume<int>> later;
       await<int>([&](Resume<int> done) { later.emplace(std::move(done)); });
     });
     add("wait_fd", "IO wait", false, [this] { EXPECT_EQ(wait_fd(fd, Io::Read), Errc::canceled); });
+    add("wait_fd ctx", "IO wait", false, [this, ctx] { EXPECT_EQ(wait_fd(ctx, fd, Io::Read), Errc::canceled); });
     add("wait_fd until", "IO wait", false, [this] { EXPECT_EQ(wait_fd(fd, Io::Read, now() + 1h), Errc::canceled); });
     add("Task get", "task wait", true, [this] { runs.get(); });
     add("Task wait", "task wait", true, [this] { runs.wait(); });
@@ -224,6 +247,10 @@ struct AllWays {
       g.go([](const Context& c) { c.done().recv(); });
       EXPECT_EQ(g.wait(), Errc::canceled);
     });
+    add("ErrGroup for", "sync.WaitGroup.Wait", false, [this] { EXPECT_FALSE(full_group.wait_for(1h)); });
+    add("ErrGroup ctx", "sync.WaitGroup.Wait", false, [this, ctx] { EXPECT_FALSE(full_group.wait(ctx)); });
+    add("ErrGroup go for", "semacquire", false, [this] { EXPECT_FALSE(full_group.try_go_for(1h, [] {})); });
+    add("ErrGroup go ctx", "semacquire", false, [this, ctx] { EXPECT_EQ(full_group.go(ctx, [] {}), Errc::canceled); });
     add("ErrGroup go", "semacquire", true, [this] {
       auto end = make_chan<void>();
       ErrGroup g;
@@ -234,6 +261,12 @@ struct AllWays {
         g.wait();
       }};
       g.go([] {});
+    });
+    add("Singleflight for", "latch wait", false, [this] { EXPECT_FALSE(flight.run_for(1, 1h, [] { return 2; })); });
+    add("Singleflight ctx", "latch wait", false, [this, ctx] { EXPECT_FALSE(flight.run(ctx, 1, [] { return 2; })); });
+    add("Singleflight first", "latch wait", false, [this] {
+      auto end = stop;
+      EXPECT_FALSE(flight.run_for(2, 1h, [end] { return end.recv(), 2; }));
     });
     add("Singleflight", "latch wait", true, [] {
       auto end = make_chan<void>(), begun = make_chan<void>(1);
@@ -254,6 +287,9 @@ struct AllWays {
   ~AllWays() {
     stop.close();
     holder.wait();
+    EXPECT_FALSE(full_group.wait());
+    flight.run(1, [] { return 1; });
+    flight.run(2, [] { return 1; });
     mu.unlock();
     rw.unlock();
     read.unlock_shared();
@@ -376,11 +412,11 @@ TEST(ScopeWait, G5AnOperationThatHasHappenedKeepsItsResult) {
 }
 
 TEST(ScopeWait, G5NoValueIsLostUnderRandomCancels) {
-  for (uint64_t seed = 1; seed <= scaled(6u, 2u); seed++)
+  for (uint64_t seed = 1; seed <= per_schedule(scaled(6u, 2u), 1u); seed++)
     for (const Machine& m : kMachines)
-      in_run({m.procs, seed}, [&] {
-        constexpr int kRounds = scaled(150, 20);
-        std::mt19937_64 rng(seed * 1000 + static_cast<uint64_t>(m.procs));
+      in_run({m.procs, seed + 10 * m.seed}, [&] {
+        const int kRounds = per_schedule(scaled(150, 20), 5);
+        std::mt19937_64 rng((seed + 10 * m.seed) * 1000 + static_cast<uint64_t>(m.procs));
         for (int round = 0; round < kRounds; round++) {
           auto c = make_chan<int>(static_cast<int>(rng() % 3));
           auto d = make_chan<int>(static_cast<int>(rng() % 2));
@@ -451,7 +487,7 @@ TEST(ScopeWait, G5NoLockAndNoPermitIsLostUnderRandomCancels) {
       Semaphore sem{3};
       Cond cv;
       int inside = 0;
-      for (int round = 0; round < scaled(150, 20); round++) {
+      for (int round = 0; round < per_schedule(scaled(150, 20), 10); round++) {
         const int points = static_cast<int>(rng() % 100);
         scope([&](Scope& s) {
           for (int i = 0; i < 6; i++)
@@ -507,7 +543,7 @@ TEST(ScopeWait, G5NoLockAndNoPermitIsLostUnderRandomCancels) {
 TEST(ScopeWait, G5AFreedChannelIsNotTouched) {
   // The waker's frame holds the channel, and frees it as soon as it has sent.
   each_run([] {
-    for (int i = 0; i < scaled(3000, 300); i++) {
+    for (int i = 0; i < per_schedule(scaled(3000, 300), 30); i++) {
       auto at = make_chan<Chan<int>*>(1);
       Task<void> t = spawn([&] { (void)(*at.recv())->recv(); });
       {

@@ -128,6 +128,25 @@ TEST(Semaphore, CancelWhileWaitingTakesNothing) {  // 178
   });
 }
 
+TEST(Semaphore, ContextsThatAreNeverDone) {
+  each_run([] {
+    static const ContextKey<int> kNumber{"number"};
+    Semaphore sem(1);
+    for (const Context& ctx : {background(), todo(), with_value(background(), kNumber, 1), without_cancel(todo())}) {
+      EXPECT_FALSE(sem.acquire(ctx));
+      go_parked("semacquire", [&, ctx] { EXPECT_FALSE(sem.acquire(ctx)); });
+      sem.release();
+      EXPECT_TRUE(settle(1, kPatience));
+      EXPECT_FALSE(sem.try_acquire());
+      sem.release();
+    }
+    EXPECT_TRUE(runtime_panic([&] { (void)sem.acquire(Context()); }));
+    EXPECT_TRUE(runtime_panic([&] { (void)sem.acquire(background(), -1); }));
+    EXPECT_TRUE(sem.try_acquire());
+    sem.release();
+  });
+}
+
 TEST(Semaphore, MoreThanThereAreWaitsForTheContextAndHoldsNobodyUp) {  // 178
   each_run([] {
     Semaphore sem(2);
@@ -250,6 +269,31 @@ TEST(Barrier, DropsTimesAndContexts) {
     EXPECT_TRUE(settle(1, kPatience));
     Barrier none(0);
     EXPECT_TRUE(runtime_panic([&] { none.arrive_and_wait(); }));
+  });
+}
+
+TEST(Latch, ArriveAndWaitHasLimitsAndCountsInAnyCase) {
+  each_run([] {
+    Latch l{4};
+    EXPECT_FALSE(l.arrive_and_wait_for(2ms));
+    auto [ctx, cancel] = with_cancel(background());
+    go_parked("latch wait", [&, ctx = ctx] { EXPECT_EQ(l.arrive_and_wait(ctx), Errc::canceled); });
+    cancel();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_FALSE(l.try_wait());
+    EXPECT_TRUE(l.arrive_and_wait_for(1h, 2));
+    EXPECT_TRUE(l.try_wait());
+  });
+}
+
+TEST(Barrier, ArriveAndWaitForIsLimited) {
+  each_run([] {
+    Barrier b{2};
+    EXPECT_FALSE(b.arrive_and_wait_for(2ms)) << "its arrival stays";
+    EXPECT_TRUE(b.arrive_and_wait_for(1h));
+    go_parked("barrier wait", [&] { EXPECT_TRUE(b.arrive_and_wait_for(1h)); });
+    b.arrive_and_wait();
+    EXPECT_TRUE(settle(1, kPatience));
   });
 }
 

@@ -2,6 +2,8 @@
 // of the contract.
 #include <array>
 #include <mutex>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "tests/support/support.hpp"
@@ -155,6 +157,63 @@ TEST(Mutex, StarvingWaitersAreServedInOrder) {  // 119
   });
 }
 
+// As Go's TestSemaHandoff: an unlock in starvation mode gives the lock to the waiter, so whoever comes meanwhile finds it taken.
+TEST(Mutex, NobodyBargesInWhenItIsHandedOver) {  // 119, 121
+  in_run({1, 1}, [] {
+    Mutex mu;
+    mu.lock();
+    std::string order;
+    go_parked("sync.Mutex.Lock", [&] {
+      mu.lock();
+      order += "waiter ";
+      mu.unlock();
+    });
+    sleep_for(2ms);  // the subject: a waiter older than a millisecond
+    mu.unlock();     // wakes it, and it is still free to take:
+    EXPECT_TRUE(mu.try_lock());
+    yield();         // it finds the lock taken again, and starves
+    mu.unlock();     // handed over
+    EXPECT_FALSE(mu.try_lock()) << "barged in";
+    EXPECT_FALSE(mu.try_lock_for(0ns));
+    EXPECT_EQ(order, "");
+    mu.lock();  // behind it
+    order += "main";
+    mu.unlock();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(order, "waiter main");
+    EXPECT_TRUE(mu.try_lock()) << "it is back in normal mode";
+    mu.unlock();
+  });
+}
+
+TEST(Mutex, AWaiterThatFindsItTakenAgainKeepsItsPlace) {  // 119
+  in_run({1, 1}, [] {
+    Mutex mu;
+    mu.lock();
+    std::string order;
+    for (const char* name : {"first ", "second "})
+      go_parked("sync.Mutex.Lock", [&mu, &order, name] {
+        mu.lock();
+        order += name;
+        mu.unlock();
+      });
+    mu.unlock();  // wakes the first
+    EXPECT_TRUE(mu.try_lock());
+    yield();  // it waits again
+    mu.unlock();
+    EXPECT_TRUE(settle(1, kPatience));
+    EXPECT_EQ(order, "first second ");
+  });
+}
+
+// Go's vet and its run-time checks find copies of what is in use; here there are none.
+template <class T>
+constexpr bool kStays = !std::is_copy_constructible_v<T> && !std::is_move_constructible_v<T> && !std::is_copy_assignable_v<T> &&
+                        !std::is_move_assignable_v<T>;
+static_assert(kStays<Mutex> && kStays<RwMutex> && kStays<Cond> && kStays<Once> && kStays<WaitGroup> && kStays<Semaphore> &&
+                  kStays<Latch> && kStays<Barrier> && kStays<ErrGroup> && kStays<Pool<int>>,
+              "117, 123");
+
 TEST(Mutex, MayBeDestroyedWhenTheLastUnlockHasHandedOver) {
   each_run([] {
     for (int i = 0; i < scaled(2000, 300); i++) {
@@ -279,6 +338,31 @@ TEST(WaitGroup, ZeroAndUnusedReturnAtOnce) {
       go([&] { wg.done(); });
       wg.wait();
     }
+  });
+}
+
+// As Go's TestWaitGroupRace, with several waiters.
+TEST(WaitGroup, MayBeUsedAgainWhenAllWaitsHaveReturned) {  // 126
+  each_run([] {
+    WaitGroup wg, all;
+    constexpr int kRounds = scaled(2000, 200);
+    std::atomic<int> n{0}, late{0};
+    for (int round = 1; round <= kRounds; round++) {
+      wg.add(1);
+      for (int i = 0; i < 2; i++)
+        wg.go([&] { n++; });
+      for (int i = 0; i < 2; i++)
+        all.go([&, round] {
+          wg.wait();
+          if (n < 2 * round) late++;
+        });
+      if (round % 3 == 0) yield();
+      wg.done();
+      wg.wait();
+      EXPECT_EQ(n, 2 * round);
+      all.wait();
+    }
+    EXPECT_EQ(late, 0) << "let go too early";
   });
 }
 

@@ -150,7 +150,9 @@ TEST(Task, DestroyingAHandleJoinsWhileAnExceptionUnwinds) {
     try {
       Task<void> t = spawn([&] {
         Defer d{[&] {
-          sleep_for(1ms);
+          auto other = make_chan<void>();
+          go([other] { other.send(); });
+          other.recv();
           ended = true;
         }};
         make_chan<int>().recv();

@@ -25,6 +25,7 @@ struct ChildOptions {
   std::vector<std::string> env{};  // "NAME=value"
   std::chrono::seconds limit{60};  // then SIGQUIT for its dump, then SIGKILL
   bool close_stderr = false;       // start it without descriptor 2
+  bool ends_early = false;         // it is to end before it comes to its body
 };
 
 struct Child {

@@ -1,6 +1,8 @@
 // The one door from the tests to the runtime's internals.
 #pragma once
 
+#include <weft/weft.hpp>  // before context_node.hpp, where names of rt hide those of weft
+
 #include "arch/cgroup.hpp"
 #include "arch/clock.hpp"
 #include "arch/context.hpp"
@@ -17,8 +19,11 @@
 #include "runtime/base/fault.hpp"
 #include "runtime/base/knobs.hpp"
 #include "runtime/base/log.hpp"
+#include "runtime/base/note.hpp"
 #include "runtime/base/rng.hpp"
+#include "runtime/base/sched_point.hpp"
 #include "runtime/block/chan.hpp"
+#include "runtime/block/context_node.hpp"
 #include "runtime/core/guard.hpp"
 #include "runtime/core/hibernate.hpp"
 #include "runtime/core/m.hpp"

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <future>
 #include <memory>
@@ -20,6 +21,7 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <weft/weft.hpp>
 
@@ -58,19 +60,47 @@ constexpr T scaled(T plain, T sanitized) {
   return kTsan || kAsan ? sanitized : plain;
 }
 
+/// WEFT_TEST_SCHEDULES=FIRST-LAST, in a build with checks: instead of the machines below each body runs on one and on two procs with each
+/// of these seeds, and its schedule is perturbed by it (golang/schedules_test.cpp). Zeros: unset.
+inline std::pair<uint64_t, uint64_t> schedules() {
+  static const std::pair<uint64_t, uint64_t> range = [] {
+    unsigned long long first = 0, last = 0;
+    if (const char* text = std::getenv("WEFT_TEST_SCHEDULES"))
+      if (const int n = std::sscanf(text, "%llu-%llu", &first, &last); n == 1) last = first;
+    return std::pair<uint64_t, uint64_t>(first, last);
+  }();
+  return range;
+}
+
 /// What a body runs under: procs and a seed that goes with it.
 struct Machine {
   int procs;
   uint64_t seed;
   Config config() const {
     Config c;
+#ifndef NDEBUG
+    if (schedules().first) rt::perturb(seed);
+#endif
     c.procs = procs;
     c.seed = seed;
     return c;
   }
 };
 
-inline constexpr Machine kMachines[] = {{1, 1}, {2, 2}, {8, 3}};
+inline const std::vector<Machine> kMachines = [] {
+  const auto [first, last] = schedules();
+  if (!first) return std::vector<Machine>{{1, 1}, {2, 2}, {8, 3}};
+  std::vector<Machine> all;
+  for (uint64_t seed = first; seed <= last; seed++)
+    for (int procs : {1, 2}) all.push_back({procs, seed});
+  return all;
+}();
+
+/// How often to do something: `few` times where it is done for each of many schedules.
+template <class T>
+T per_schedule(T plain, T few) {
+  return schedules().first ? few : plain;
+}
 
 /// How long a condition may take before a test gives up on it. No test waits this long when it
 /// passes.
@@ -151,8 +181,13 @@ void under(const Machine& m, Body body) {
   body();
   if (!failed && testing::Test::HasFailure()) {
     const testing::TestInfo* info = testing::UnitTest::GetInstance()->current_test_info();
-    std::fprintf(stderr, "reproduce: WEFT_PROCS=%d WEFT_SEED=%llu --gtest_filter=%s.%s\n", m.procs,
-                 static_cast<unsigned long long>(m.seed), info->test_suite_name(), info->name());
+    const auto seed = static_cast<unsigned long long>(m.seed);
+    if (schedules().first)
+      std::fprintf(stderr, "reproduce: WEFT_TEST_SCHEDULES=%llu --gtest_filter=%s.%s (procs %d)\n", seed, info->test_suite_name(),
+                   info->name(), m.procs);
+    else
+      std::fprintf(stderr, "reproduce: WEFT_PROCS=%d WEFT_SEED=%llu --gtest_filter=%s.%s\n", m.procs, seed, info->test_suite_name(),
+                   info->name());
   }
 }
 

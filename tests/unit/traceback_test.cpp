@@ -234,6 +234,10 @@ TEST(Traceback, HeadersAreGosWithNameAndLabels) {
   EXPECT_EQ(header(g, nullptr), "goroutine 17 [chan receive, 12 minutes]:\n");
   sched.started_at = arch::clock_now() - 59'000'000'000;
   EXPECT_EQ(header(g, nullptr), "goroutine 17 [chan receive]:\n");
+  alignas(M) char thread[sizeof(M)];
+  extra.locked_m = reinterpret_cast<M*>(thread);
+  EXPECT_EQ(header(g, nullptr), "goroutine 17 [chan receive, locked to thread]:\n");
+  EXPECT_EQ(header(g, "running"), "goroutine 17 [running, locked to thread]:\n");
   g.extra = nullptr;
 }
 
