@@ -22,6 +22,9 @@ std::size_t peer_block_bytes(const void* block);
 /// All of them, at the end of a run. (Those of abandoned goroutines, which never run again, too.)
 void blocks_stop();
 
+/// Sets G::block, which the holder of the goroutine's slot changes while who wakes it may look (expect() in sched/switch.hpp: a hint).
+inline void set_block(void*& at, void* block) { __atomic_store_n(&at, block, __ATOMIC_RELAXED); }
+
 struct BlockStats {
   std::size_t count = 0;
   std::size_t bytes = 0;

@@ -107,7 +107,7 @@ void copy_out(RunSlot* s, G* gp) {
   arch::order_for_signals();
   s->resident = nullptr;
   arch::order_for_signals();
-  gp->block = std::exchange(s->spare, nullptr);
+  set_block(gp->block, std::exchange(s->spare, nullptr));
 }
 
 /// In an order that leaves the bytes to be found by who looks on from a frozen world (copied_by()): in the block until that is null,
@@ -119,7 +119,7 @@ void copy_in(RunSlot* s, G* gp) {
   s->spare = gp->block;
   s->spare_bytes = block_bytes(live);
   arch::order_for_signals();
-  gp->block = nullptr;
+  set_block(gp->block, nullptr);
 }
 
 void set_trap(RunSlot* s, bool on) {

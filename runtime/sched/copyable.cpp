@@ -5,6 +5,7 @@
 // Waiting    For a slot: runnable, in the slot's own queue; the M that lets go queues it again.
 #include <utility>
 
+#include "runtime/core/blocks.hpp"
 #include "runtime/core/run_slot.hpp"
 #include "runtime/sched/switch.hpp"
 
@@ -20,7 +21,7 @@ bool enter_run_slot(M* mp, G* gp) {
       return false;
     }
     gp->stack = s->stack;
-    gp->block = nullptr;
+    set_block(gp->block, nullptr);
     bring_in(s, gp);
     begin_on_stack(gp);
   } else {
@@ -34,7 +35,7 @@ bool enter_run_slot(M* mp, G* gp) {
 
 void leave_run_slot(M* mp) {
   RunSlot* s = std::exchange(mp->run_slot, nullptr);
-  if (s->resident) s->resident->block = nullptr;
+  if (s->resident) set_block(s->resident->block, nullptr);
   if (G* next = release_slot(s)) {
     put_global(next, true);
     wake_one();
@@ -44,7 +45,7 @@ void leave_run_slot(M* mp) {
 void end_in_run_slot(M* mp, G* gp) {
   forget_resident(mp->run_slot);
   gp->stack = nullptr;
-  gp->block = nullptr;
+  set_block(gp->block, nullptr);
 }
 
 }  // namespace weft::rt

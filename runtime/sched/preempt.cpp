@@ -25,7 +25,7 @@
 // By signal  Where the kernel refuses membarrier, SIGURG makes the thread do it to itself: its handler reads its own words, so no
 //            barrier is needed. Not sent to a thread that sleeps in the kernel: its call would be interrupted. WEFT_DEBUG=
 //            preemptsignal forces this way, WEFT_DEBUG=preemptoff leaves safepoints only.
-// Measured   (2 CPUs, 1 P) a 1 ms sleeper beside one hog: late by 0.1 ms p50, 0.2-0.6 ms p99; beside eight: 0.07 and 4-9 ms, where
+// Measured   (2 CPUs, 1 P) a 1 ms sleeper beside one hog: late by 0.1 ms p50, 0.2-0.6 ms p99; beside eight: 0.09 and 2.5-6 ms, where
 //            the tail is the kernel's choice among more threads than CPUs: turns.hpp.
 // Rejected   The signal as the only way: it interrupts calls that do not restart, needs the CPU clocks of threads and spare Ps for
 //            those that block, and a debugger and TSan hold it back.

@@ -162,7 +162,8 @@ WEFT_ALWAYS_INLINE void put_next_here(P* pp, G* gp) {
 WEFT_ALWAYS_INLINE void expect(const G* gp) {
   constexpr std::size_t kLines = 8;
   if (WEFT_LIKELY(gp->started == kStarted)) return;
-  for (std::size_t i = 0; i < kLines; i++) __builtin_prefetch(static_cast<const char*>(gp->block) + i * arch::kCacheLine);
+  const auto* bytes = static_cast<const char*>(__atomic_load_n(&gp->block, __ATOMIC_RELAXED));
+  for (std::size_t i = 0; i < kLines; i++) __builtin_prefetch(bytes + i * arch::kCacheLine);
 }
 
 /// wake_waiter() on an M, which runs a G.
