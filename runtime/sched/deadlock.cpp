@@ -26,8 +26,10 @@ std::uint64_t switches_so_far() {
   return n;
 }
 
-bool all_quiet() {
+/// `live`: how many goroutines there are at the same moment.
+bool all_quiet(std::uint64_t* live) {
   sched.mu.lock();
+  *live = live_goroutines();
   const bool quiet = sched.state.load(memory_order_acquire) == RunState::Running &&  // [run-state]
                      !sched.stopping && peek(sched.idle_ps_count) == peek(sched.procs) && peek(sched.detached) == 0 && sched.held == 0 &&
                      peek(sched.global_size) == 0 && peek(sched.stackless_count) == 0 && !sched.starved_of_threads &&
@@ -40,8 +42,8 @@ bool all_quiet() {
 
 void check_all_asleep() {
   const std::uint64_t switches = switches_so_far();
-  if (!all_quiet()) return;
-  const std::uint64_t live = live_goroutines();
+  std::uint64_t live = 0;
+  if (!all_quiet(&live)) return;
   if (live == 0 && !(sched.in_run && sched.main_goexit)) return;
   bool fatal = false;
   if (sched.in_run && !peek(sched.panicking)) {
@@ -57,7 +59,7 @@ void check_all_asleep() {
       fatal = all >= 0 && all <= own;
     }
     // A thread may have come and gone between the looks: whoever it woke has run, and may have started another.
-    if (!all_quiet() || switches_so_far() != switches) return;
+    if (!all_quiet(&live) || switches_so_far() != switches) return;
   }
   if (!fatal) {
     // Silence is normal for a program with threads of its own; only who asked for it is told.

@@ -7,7 +7,7 @@
 // Entry      g_entry's return address is undefined for unwinders: an exception that nobody catches finds no handler and
 //            std::terminate runs at the throw point, with the stack intact (obs/report.cpp). So nothing on this path may be
 //            noexcept or catch all: the only handler is the one for the unwinding token.
-// Orders     [run-state] see lifecycle.cpp.
+// Orders     [run-state] see lifecycle.cpp. [idle] see idle.cpp.
 //            [ended] release by a goroutine's end, acquire by who counts: whoever finds that few are left (settle, the end of a
 //            Runtime) sees what the others did.
 #include <weft/detail/value.hpp>
@@ -514,9 +514,13 @@ void start_goroutine(Goroutine* g, const ClosureOps* ops, const void* site) {
   gp->id = g_table_ids(1);
   gp->parent = mp ? mp->curg->id : 0;
   probe::created(gp->id, gp->parent);
-  sched.outside_created.fetch_add(1, memory_order_relaxed);
   set_status(gp, GStatus::Dead, GStatus::Runnable);
-  put_global(gp);
+  sched.mu.lock();
+  // Counted and queued at once: who looks whether all are asleep (deadlock.cpp) sees both or neither.
+  sched.outside_created.fetch_add(1, memory_order_relaxed);
+  sched.global.push(&gp, 1, false);
+  sched.global_size.fetch_add(1, memory_order_seq_cst);  // [idle]
+  sched.mu.unlock();
   wake_one();
   if (mp) safepoint_now(mp);
 }

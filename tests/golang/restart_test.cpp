@@ -311,6 +311,24 @@ TEST(Restart, AStuckRuntimeIsReportedNotKilled) {
   }
 }
 
+// Who is started from outside is counted and queued at one moment: the last M that goes to sleep sees no goroutine that nobody runs.
+TEST(Restart, NobodyIsStuckWhoHasJustBeenStarted) {
+  Config c = Machine{2, 1}.config();
+  std::atomic<int> reports{0};
+  c.on_stuck = [&](const StuckReport&) { reports++; };
+  Runtime rt{c};
+  ASSERT_FALSE(rt.start());
+  std::atomic<int> ran{0};
+  const int n = scaled(20'000, 2'000);
+  for (int i = 0; i < n; i++) {
+    rt.go([&] { ran++; });
+    for (int k = 0; k < i % 97 * 20; k++) arch::cpu_pause();
+  }
+  EXPECT_TRUE(settle(0, kPatience));
+  EXPECT_EQ(ran, n);
+  EXPECT_EQ(reports, 0);
+}
+
 // The world is stopped for a report, plain threads are not: they take receivers out of the queues that it counts.
 TEST(Restart, ThreadsUseTheChannelsThatAReportIsAbout) {
   Config c = Machine{2, 1}.config();
