@@ -51,10 +51,10 @@ TEST(CopyableCrash, ATouchOfAForeignStackNamesBoth) {
         (void)gate.recv();
       });
       int* theirs = *addresses.recv();
-      for (int i = 0; i < 10; i++) yield();
+      for (int i = 0; i < 10; i++) yield();  // on one P: until it has parked
       *theirs = 8;
     });
-  }, {.env = {"WEFT_DEBUG=copytraps"}});
+  }, {.env = {"WEFT_DEBUG=copytraps", "WEFT_PROCS=1"}});
   EXPECT_EQ(c.status, 2) << c.report();
   EXPECT_TRUE(c.says("fatal error: weft: goroutine 1 touches the copyable stack of goroutine ")) << c.report();
   EXPECT_TRUE(c.says("(chan receive)")) << c.report();
