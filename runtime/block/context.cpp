@@ -4,10 +4,11 @@
 //            descendants (the nearest of each line) and functions. Entries leave the list by themselves, under the parent's lock.
 //            A canceller that takes an entry out of the list tries for a reference under that lock: one that is dying has none.
 // Cancel     One walk per cancel, iterative (a chain may be deep), breadth first:
-//              1. claim: under the node's lock `canceled`, error and cause are set, once. Newcomers see the claim from here.
+//              1. claim: under the node's lock `claimed`, error and cause are set, once. No child, function or done channel joins any more.
 //              2. announce: the done channel is closed, then `state` is stored. err() looks at both, so that "err() is set" and
 //                 "done() is closed" are one event for everybody.
-//              3. the waits end, the functions are started, the children are claimed in turn.
+//              3. the waits end (one that begins meanwhile joins until this step: it never ends without an error to be seen), the
+//                 functions are started, the children are claimed in turn.
 //              4. all nodes of the walk are marked settled, then let go: user code (destructors of values) runs last.
 //            A cancel that comes second waits until the node is settled, so that descendants are done when any cancel returns.
 //            No user code runs and nothing blocks in 1-3, so whoever walks cannot be waited for by itself.
@@ -199,11 +200,11 @@ struct Walk {
 /// Step 1. True: the node is on the walk, with the caller's reference.
 bool claim(Walk& walk, CancelNode* n, const std::error_code& e, const std::exception_ptr& cause) {
   n->lock.lock();
-  const bool won = !n->canceled;
+  const bool won = !n->claimed;
   if (won) {
     n->error = e;
     n->cause = cause;
-    n->canceled = true;
+    n->claimed = true;
   }
   n->lock.unlock();
   if (won) {
@@ -298,7 +299,7 @@ constexpr TimerNode::Ops kDeadlineOps{fire_deadline, nullptr, forget_deadline};
 bool attach(CancelNode* owner, Dependent* d) {
   d->of = owner;
   owner->lock.lock();
-  const bool alive = !owner->canceled;
+  const bool alive = !owner->claimed;
   if (alive) link(owner, d);
   owner->lock.unlock();
   if (!alive) until([owner] { return owner->state.load(memory_order_acquire); });  // [context]
@@ -345,7 +346,7 @@ void follow(CancelNode* n, Node* parent) {
       }
       auto kept = std::make_unique<std::function<bool()>>(std::move(*stop));
       n->lock.lock();
-      if (!n->canceled) n->foreign_stop = std::move(kept);
+      if (!n->claimed) n->foreign_stop = std::move(kept);
       n->lock.unlock();
       return;
     }
@@ -400,7 +401,7 @@ ContextHead* context_with_deadline(ContextHead* parent, std::int64_t deadline, s
   n->timer.ops = &kDeadlineOps;
   n->timer.when = timed(deadline);
   n->lock.lock();
-  if (!n->canceled) {
+  if (!n->claimed) {
     n->refs.fetch_add(1, memory_order_relaxed);
     timer_arm(&n->timer);
   }

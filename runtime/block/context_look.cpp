@@ -41,7 +41,7 @@ const RecvChan<void>& context_done(const ContextHead* h) {
   const RecvChan<void> fresh = make_chan<void>();  // not under the lock
   n->lock.lock();
   if (!peek(n->has_done)) {
-    n->done = n->canceled ? constants().closed : fresh;
+    n->done = n->claimed ? constants().closed : fresh;
     n->has_done.store(true, memory_order_release);  // [context-done]
   }
   n->lock.unlock();

@@ -52,7 +52,8 @@ struct CustomNode : Node {
   }
 };
 
-struct CancelNode : Node, Dependent, CancelSource {  // `canceled` is the claim
+struct CancelNode : Node, Dependent, CancelSource {  // CancelSource::over follows the announcement
+  bool claimed = false;  // under lock; for good
   // Written by the claim, read after it.
   std::error_code error;
   std::exception_ptr cause;  // null: the error's own

@@ -44,7 +44,7 @@ WaitNode* source_node(Waiter* w, std::uint64_t ticket) {
 // From here the source may end the wait.
 void enroll(CancelSource* source, WaitNode* n) {
   source->lock.lock();
-  if (source->canceled) {
+  if (source->over) {
     source->lock.unlock();
     if (n->waiter->try_win(n->ticket, Outcome::Cancel)) wake_waiter(n->waiter);
     return;
@@ -123,6 +123,7 @@ void cancel_waits(CancelSource& source) {
     WaitNode* won = nullptr;
     WaitNode** end = &won;
     source.lock.lock();
+    source.over = true;
     for (int i = 0; i < kAtOnce && more; i++) {
       WaitNode* n = source.waits.pop_winner(Outcome::Cancel);
       if (!n) {

@@ -1,13 +1,13 @@
 // A wait that something beside its object may end: a deadline, or a source of cancellation (a context's node; a task's own).
 //
 // Protocol   A CancelSource is a flag and a queue of nodes, one per wait that it may end. Cancelling sets the flag under the
-//            lock, then wins the word of every node in the queue with Outcome::Cancel. A wait puts its node there last, when
+//            lock, once its reason can be seen, and wins the word of every node in the queue with Outcome::Cancel. A wait puts its node there last, when
 //            its context is saved: it finds the flag, or the canceller finds the node.
 //
 //              waiter's commit                    canceller
 //              lock(source)                       lock(source)
-//              canceled? -> try_win(Cancel)       canceled = true
-//              else queue the node                unlock, then: lock, pop_winner(Cancel) ... unlock
+//              over? -> try_win(Cancel)           over = true, pop_winner(Cancel) ...
+//              else queue the node                unlock
 //              unlock                             wake the winners
 //
 //            So an operation that has already happened keeps its result: whoever wins the word says how the wait ended.
@@ -29,8 +29,8 @@ namespace weft::rt {
 
 struct CancelSource {
   SpinLock lock;
-  bool canceled = false;  // under lock; for good
-  WaitQueue waits;        // under lock
+  bool over = false;  // under lock; for good
+  WaitQueue waits;    // under lock
 };
 
 /// What may end a wait beside its object.
@@ -67,7 +67,7 @@ void leave_queue(WaitNode* node);
 /// wake_waiter() by one that parks next: this P runs a goroutine that it wakes in a moment, so that no other P is woken for it.
 void wake_before_park(Waiter* w);
 
-/// The flag, and everybody who waits: they end with Outcome::Cancel. Called once, by who has set the flag.
+/// Sets the flag and ends everybody who waits with Outcome::Cancel. Called once; what they then ask for, why, can be seen already.
 void cancel_waits(CancelSource& source);
 
 }  // namespace weft::rt

@@ -88,6 +88,31 @@ TEST(ContextWait, DeadlineOfTheContextIsItsError) {
   });
 }
 
+// While a cancel is on its way to thousands of siblings, all of them claimed and none told yet, a wait that begins finds no end
+// without its error.
+TEST(ContextWait, WhoWaitsWhileACancelIsOnItsWayLearnsWhy) {
+  in_runtime({.procs = 2, .seed = 1}, [] {
+    for (int round = 0; round < 12; round++) {
+      const auto [root, cancel] = with_deadline(background(), Clock::now() + 3ms);
+      std::vector<CancelContext> siblings;
+      for (int i = 0; i < 5'000; i++) siblings.push_back(with_cancel(root));
+      WaitGroup waiting;
+      // The walk goes from the youngest to the oldest.
+      for (const int which : {0, 2'500}) {
+        const Context& ctx = siblings[static_cast<size_t>(which)].ctx;
+        waiting.go([&ctx] {
+          std::error_code e;
+          while (!(e = sleep_for(ctx, 1us))) {
+          }
+          EXPECT_EQ(ctx.err(), e);
+          EXPECT_EQ(e, Errc::deadline_exceeded);
+        });
+      }
+      waiting.wait();
+    }
+  });
+}
+
 // A cancel that comes when the wait has looked and is not yet registered.
 TEST(ContextWait, ACancelJustBeforeTheWaitIsNotMissed) {
   struct LateCancel : CustomContext {
