@@ -231,14 +231,7 @@ void sleep_until_ns(std::int64_t deadline) {
   must_not_be_canceled(rt::sleep_until(deadline));
 }
 
-// A deadline is about to be computed, and its goroutine to park: who comes next runs from now on. (Outside the runtime the P may be
-// taken at this moment: then its next owner is told of a time that is not long past, and sysmon is a little more patient.)
-std::int64_t clock_now() noexcept {
-  const std::int64_t now = arch::clock_now();
-  M* mp = current_m();
-  if (P* pp = mp ? static_cast<P*>(mp->p) : nullptr) pp->clock_seen(now);
-  return now;
-}
+std::int64_t clock_now() noexcept { return arch::clock_now(); }
 
 }  // namespace weft::detail
 

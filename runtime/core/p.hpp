@@ -89,7 +89,7 @@ struct alignas(arch::kCacheLine) P {
   std::uint32_t run_slot_turn = 0;  // of the run slots, the next one for a newcomer
   G* free_gs[kFreeCapacity];  // dead descriptors, hottest last
 
-  // --- the last look at the clock here: whoever is switched to next has run since then (sysmon) ---
+  // --- the last look at the clock by somebody who then switches: whoever is switched to has run since then (sysmon) ---
   static constexpr std::uint64_t kUnknown = ~std::uint64_t{0};
   std::atomic<std::int64_t> clock_at{0};
   std::atomic<std::uint64_t> clock_switches{kUnknown};  // `switches` at that moment

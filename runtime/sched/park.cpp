@@ -261,8 +261,10 @@ Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* 
 
 Outcome sleep_until(std::int64_t deadline) {
   deadline = timed(deadline);
-  if (deadline <= arch::clock_now()) return Outcome::Timeout;
+  const std::int64_t now = arch::clock_now();
+  if (deadline <= now) return Outcome::Timeout;
   Waiter* w = my_waiter();
+  parks_at(now);
   const std::uint64_t ticket = w->begin();
   w->node.racy = true;
   return wait_on(w, ticket, WaitReason::Sleep, nullptr, nullptr, deadline);

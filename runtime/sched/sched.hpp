@@ -181,6 +181,12 @@ void wake_waiter(Waiter* w);
 /// Timed if deadline is not kNever. The nodes must be racy then, and of a G in a domain. Returns how it ended.
 Outcome wait_on(Waiter* w, std::uint64_t ticket, WaitReason reason, const void* object, SpinLock* lock, std::int64_t deadline);
 
+/// The caller has looked at the clock and parks next, without doing anything else first: whoever follows it here has run since then.
+inline void parks_at(std::int64_t now) {
+  M* mp = current_m();
+  if (P* pp = mp ? static_cast<P*>(mp->p) : nullptr) pp->clock_seen(now);
+}
+
 /// Parks until `deadline`; at once if that has passed. Timeout, or Cancel. (park.cpp)
 Outcome sleep_until(std::int64_t deadline);
 

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/internals.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -503,6 +504,29 @@ TEST(Preempt, WhoOverrunsIsReportedOnceWithNamePlaceAndStack) {
   EXPECT_NE(last.text.find("goroutine " + std::to_string(id) + " \"cruncher\" has run for "), std::string::npos) << last.text;
   EXPECT_NE(last.text.find("preempt_test.cpp:"), std::string::npos) << last.text;
   EXPECT_NE(last.text.find("created by "), std::string::npos) << last.text;
+}
+
+// Who follows one that sleeps has run since that looked at the clock. A look at the clock by one that goes on says nothing of the kind:
+// who follows it much later would be taken for having run all the while, and be asked, or reported, before its time.
+TEST(Preempt, OnlyALookAtTheClockThatAParkFollowsBeginsATurn) {
+  in_run_of({.procs = 1}, [] {
+    const rt::P* pp = rt::current_m()->p;
+    const auto only_looks = [pp](const char* what, auto look) {
+      look();
+      EXPECT_NE(pp->clock_switches, pp->switches) << what;
+    };
+    only_looks("nothing", [] {});
+    only_looks("weft::Clock::now()", [] { (void)weft::Clock::now(); });
+    only_looks("a sleep of nothing", [] { sleep_for(0ns); });
+    only_looks("a sleep until now", [] { sleep_until(weft::Clock::now()); });
+    Chan<int> full = make_chan<int>(1);
+    full.send(1);
+    only_looks("a timed receive that has its value", [&] { EXPECT_EQ(full.recv_for(1s).status, RecvStatus::Ok); });
+    bool follows = false;
+    go([&] { follows = pp->clock_switches + 1 == pp->switches; });
+    sleep_for(1ms);
+    EXPECT_TRUE(follows);
+  });
 }
 
 TEST(Preempt, NobodyIsReportedForRunningAlone) {
