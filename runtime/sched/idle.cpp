@@ -194,7 +194,7 @@ void push_idle_p(P* pp) {  // mu held
 // ---- waking --------------------------------------------------------------------------------------------------------
 
 /// Gives `pp` to a sleeping M, or starts one. mu held on entry, released.
-void give_p_locked(P* pp, bool searching) {
+void give_p_locked(P* pp, bool searching, bool but_poller) {
   M** at = &sched.idle_ms;
   if (M* before = std::exchange(pp->last_m, nullptr)) {
     while (*at && *at != before) at = &(*at)->idle_link;
@@ -211,7 +211,7 @@ void give_p_locked(P* pp, bool searching) {
     return;
   }
   mp = peek(sched.poller_m);
-  if (mp && !mp->next_p) {
+  if (mp && !mp->next_p && !but_poller) {
     mp->next_p = pp;
     mp->next_searching = searching;
     sched.mu.unlock();
@@ -222,7 +222,7 @@ void give_p_locked(P* pp, bool searching) {
   start_m(pp, searching);
 }
 
-void wake_one() {
+void wake_one(bool but_poller) {
   SCHED_POINT("wake");
   if (sched.idle_ps_count.load(memory_order_seq_cst) == 0) return;  // [idle]
   std::uint32_t none = 0;
@@ -237,7 +237,7 @@ void wake_one() {
     sched.mu.unlock();
     return;
   }
-  give_p_locked(pp, true);
+  give_p_locked(pp, true, but_poller);
 }
 
 void wake_for_lone(P* pp) {

@@ -332,8 +332,8 @@ void execute(M* mp, G* gp);
 
 // ---- idle (idle.cpp) -----------------------------------------------------------------------------------------------
 
-/// Work was published: wakes a searcher if a P is idle and nobody searches.
-void wake_one();
+/// Work was published: wakes a searcher if a P is idle and nobody searches. `but_poller`: another M than the one that sleeps in the poller.
+void wake_one(bool but_poller = false);
 /// The same for a lone runnext, which its P will probably run itself in a moment.
 void wake_for_lone(P* pp);
 /// Gives the P back and sleeps until there is work; null: the run has ended. Stack: g0.
@@ -358,7 +358,7 @@ void end_locked(M* mp, G* gp);
 /// Starts an M for `pp`. False: the kernel refuses threads; pp is idle then, and sysmon tries again.
 bool start_m(P* pp, bool searching);
 /// Mu held on entry, released: `pp` goes to the M that stopped with it, another sleeping one, or a new one.
-void give_p_locked(P* pp, bool searching);
+void give_p_locked(P* pp, bool searching, bool but_poller = false);
 void push_idle_p(P* pp);  // mu held
 /// More Ms sleep than can be of use soon. mu held. (threads.cpp)
 bool may_leave(const M* mp);

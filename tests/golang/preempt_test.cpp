@@ -2,6 +2,7 @@
 //
 // Bodies are loops that a compiler may not remove and that call nothing of the runtime's, built without inserted polls.
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -391,6 +392,51 @@ TEST(Preempt, WhoHasOverrunItselfIsNotHeldUpByDetachedMax) {
     spin_for(15ms);
     safepoint();
   });
+}
+
+// Who sleeps in the poller for a timer is awake and gets no CPU, as behind threads that compute: somebody else sees to the timer.
+TEST(Preempt, ASleepersThreadThatGetsNoCpuKeepsNoTimer) {
+  static std::atomic<bool> held, let_go;
+  held = let_go = false;
+  struct sigaction hold {}, before {};
+  hold.sa_handler = [](int) {
+    const int saved = errno;
+    held = true;
+    while (!let_go) ::usleep(1'000);
+    errno = saved;
+  };
+  ASSERT_EQ(::sigaction(SIGPROF, &hold, &before), 0);
+  in_run_of({.procs = 1}, [] {
+    std::atomic<bool> over{false};
+    std::atomic<int> sleeps{0};
+    std::atomic<bool> hogs{false};
+    WaitGroup hog;
+    hog.go([&] {
+      hogs = true;
+      while (!over) {
+      }
+    });
+    std::thread holder([&] {
+      const auto patience = std::chrono::steady_clock::now() + kPatience;
+      const auto in_time = [&] { return std::chrono::steady_clock::now() < patience; };
+      while (!held && in_time()) {
+        if (rt::M* mp = hogs ? peek(rt::sched.poller_m) : nullptr) ::syscall(SYS_tgkill, ::getpid(), static_cast<int>(mp->tid), SIGPROF);
+        ::usleep(200);
+      }
+      const int from = sleeps;
+      while (sleeps < from + 20 && in_time()) ::usleep(200);
+      EXPECT_TRUE(held);
+      EXPECT_GE(sleeps, from + 20);
+      let_go = over = true;
+    });
+    while (!over) {
+      sleep_for(1ms);
+      sleeps++;
+    }
+    holder.join();
+    hog.wait();
+  });
+  ::sigaction(SIGPROF, &before, nullptr);
 }
 
 TEST(Preempt, AThousandHogsLeaveADueTimerItsTurn) {
