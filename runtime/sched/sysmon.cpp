@@ -6,7 +6,7 @@
 //             short calls; if it does not, its P is taken (preempt.cpp)
 //   timers    due: the P is told; an idle P, if there is one, comes and fires them. Of an idle P, and late while threads compute without
 //             a P: who sleeps in the poller waits for a CPU behind them; another M comes (with turns.hpp, 8 loops on 2 CPUs: of 1,000
-//             sleeps of 1 ms 0.9 were late by more than 4 ms, without this 6)
+//             sleeps of 1 ms 1.7 were late by more than 4 ms, without this 6). Descriptors likewise.
 //   runnext   lingers although a P is idle: somebody is woken for it
 //   syscall   lasts and somebody could use the P: retaken
 // and for everybody: descriptors that nobody has polled, threads and stacks that the kernel refused a moment ago.
@@ -199,9 +199,26 @@ std::int64_t look_at_call(P* pp, std::int64_t now) {
 }
 
 // Returns when to look again.
+std::int64_t look_at_descriptors(std::int64_t now, bool crowded) {
+  if (sched.poller.waiting() == 0 || (peek(sched.poller_m) && !crowded)) return kNever;
+  const std::int64_t pause = crowded ? kShortSlice : kSlice;
+  if (now - sysmon.polled_at < pause) return sysmon.polled_at + pause;
+  sysmon.polled_at = now;
+  GList got;
+  if (sched.poller.wait(0, got, false)) {
+    const unsigned n = got.count;
+    if (peek(sched.poller_m)) wake_one(true);
+    ready_list(got);
+    sched.poller.queued(n);
+  }
+  return now + pause;
+}
+
+// Returns when to look again.
 std::int64_t look(std::int64_t now) {
   procs_look(now);
   std::int64_t next = now + kSlice;
+  const bool crowded = peek(sched.detached) != 0;  // whoever sleeps may have to wait for a CPU
   const std::uint32_t n = ps_in_use();
   for (std::uint32_t i = 0; i < n; i++) {
     P* pp = sched.ps[i];
@@ -216,7 +233,7 @@ std::int64_t look(std::int64_t now) {
             wake_one();
             t = now + kMs;
           }
-        } else if (peek(sched.detached) != 0 && (t = pp->timers.earliest()) != kNever) {
+        } else if (crowded && (t = pp->timers.earliest()) != kNever) {
           t += kLate;
           if (t <= now) {
             wake_one(true);
@@ -230,15 +247,7 @@ std::int64_t look(std::int64_t now) {
     if (t < next) next = t;
   }
   if (peek(sched.global_size) != 0 && sched.idle_ps_count.load(memory_order_seq_cst) != 0) wake_one();  // [idle]
-  if (sched.poller.waiting() != 0 && !peek(sched.poller_m) && now - sysmon.polled_at >= kSlice) {
-    sysmon.polled_at = now;
-    GList got;
-    if (sched.poller.wait(0, got, false)) {
-      const unsigned n = got.count;
-      ready_list(got);
-      sched.poller.queued(n);
-    }
-  }
+  next = std::min(next, look_at_descriptors(now, crowded));
   if (sched.starved_of_threads || peek(sched.stackless_count) != 0) {
     sched.mu.lock();
     sched.starved_of_threads = false;  // start_m() says so again

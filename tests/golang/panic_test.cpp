@@ -318,9 +318,9 @@ TEST(Await, CancelsRaceWithTheCallback) {
   each_run([] {
     auto value = std::make_shared<int>(7);
     for (int i = 0; i < scaled(3000, 300); i++) {
-      auto [ctx, cancel] = with_cancel(background());
-      std::optional<std::shared_ptr<int>> got = await<std::shared_ptr<int>>(ctx, [&](Resume<std::shared_ptr<int>> done) {
-        go([cancel = cancel] { cancel(); });
+      const CancelContext c = with_cancel(background());
+      std::optional<std::shared_ptr<int>> got = await<std::shared_ptr<int>>(c.ctx, [&](Resume<std::shared_ptr<int>> done) {
+        go([cancel = c.cancel] { cancel(); });
         go([done, value]() mutable { done(std::move(value)); });
       });
       if (got) {

@@ -2,7 +2,6 @@
 //
 // Bodies are loops that a compiler may not remove and that call nothing of the runtime's, built without inserted polls.
 #include <signal.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -394,49 +393,72 @@ TEST(Preempt, WhoHasOverrunItselfIsNotHeldUpByDetachedMax) {
   });
 }
 
-// Who sleeps in the poller for a timer is awake and gets no CPU, as behind threads that compute: somebody else sees to the timer.
-TEST(Preempt, ASleepersThreadThatGetsNoCpuKeepsNoTimer) {
-  static std::atomic<bool> held, let_go;
-  held = let_go = false;
-  struct sigaction hold {}, before {};
-  hold.sa_handler = [](int) {
-    const int saved = errno;
-    held = true;
-    while (!let_go) ::usleep(1'000);
-    errno = saved;
+// Who sleeps in the poller gets no CPU, as behind threads that compute: it looks neither at the clock nor at descriptors. `wait_once` is
+// what a goroutine does over and over; `let_go_on`, by another thread, ends one.
+template <class Wait, class LetGoOn>
+void while_the_sleeper_gets_no_cpu(Wait wait_once, LetGoOn let_go_on) {
+  static std::atomic<bool> hold, held;
+  hold = held = false;
+  arch::kernel.epoll_pwait2 = [](int epfd, epoll_event* evs, int n, const timespec* timeout) {
+    const bool sleeps = !timeout || timeout->tv_sec != 0 || timeout->tv_nsec != 0;
+    if (sleeps && hold) held = true;
+    while (sleeps && hold) ::usleep(200);
+    return arch::kRealKernel.epoll_pwait2(epfd, evs, n, timeout);
   };
-  ASSERT_EQ(::sigaction(SIGPROF, &hold, &before), 0);
-  in_run_of({.procs = 1}, [] {
+  in_run_of({.procs = 1}, [&] {
     std::atomic<bool> over{false};
-    std::atomic<int> sleeps{0};
-    std::atomic<bool> hogs{false};
+    std::atomic<int> rounds{0};
     WaitGroup hog;
     hog.go([&] {
-      hogs = true;
       while (!over) {
       }
     });
-    std::thread holder([&] {
+    while (rt::peek(rt::sched.detached) == 0) sleep_for(1ms);
+    hold = true;
+    std::thread other([&] {
       const auto patience = std::chrono::steady_clock::now() + kPatience;
-      const auto in_time = [&] { return std::chrono::steady_clock::now() < patience; };
-      while (!held && in_time()) {
-        if (rt::M* mp = hogs ? peek(rt::sched.poller_m) : nullptr) ::syscall(SYS_tgkill, ::getpid(), static_cast<int>(mp->tid), SIGPROF);
-        ::usleep(200);
+      const auto until = [&](auto holds) {
+        while (!holds() && std::chrono::steady_clock::now() < patience) ::usleep(200);
+        return holds();
+      };
+      EXPECT_TRUE(until([] { return held.load(); }));
+      int ended = 0;
+      for (bool moves = true; moves && ended < 20; ended += moves) {
+        const int from = rounds;
+        let_go_on();
+        moves = until([&] { return rounds > from; });
       }
-      const int from = sleeps;
-      while (sleeps < from + 20 && in_time()) ::usleep(200);
-      EXPECT_TRUE(held);
-      EXPECT_GE(sleeps, from + 20);
-      let_go = over = true;
+      EXPECT_EQ(ended, 20);
+      hold = false;
+      over = true;
+      let_go_on();
     });
     while (!over) {
-      sleep_for(1ms);
-      sleeps++;
+      wait_once();
+      rounds++;
     }
-    holder.join();
+    other.join();
     hog.wait();
   });
-  ::sigaction(SIGPROF, &before, nullptr);
+  arch::kernel.epoll_pwait2 = arch::kRealKernel.epoll_pwait2;
+}
+
+TEST(Preempt, ASleepersThreadThatGetsNoCpuKeepsNoTimer) {
+  while_the_sleeper_gets_no_cpu([] { sleep_for(1ms); }, [] {});
+}
+
+TEST(Preempt, ASleepersThreadThatGetsNoCpuKeepsNoDescriptor) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  while_the_sleeper_gets_no_cpu(
+      [&] {
+        char c;
+        EXPECT_FALSE(wait_fd(ends[0], Io::Read));
+        EXPECT_EQ(::read(ends[0], &c, 1), 1);
+      },
+      [&] { EXPECT_EQ(::write(ends[1], "x", 1), 1); });
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST(Preempt, AThousandHogsLeaveADueTimerItsTurn) {
