@@ -251,7 +251,7 @@ struct AllWays {
     add("ErrGroup ctx", "sync.WaitGroup.Wait", false, [this, ctx] { EXPECT_FALSE(full_group.wait(ctx)); });
     add("ErrGroup go for", "semacquire", false, [this] { EXPECT_FALSE(full_group.try_go_for(1h, [] {})); });
     add("ErrGroup go ctx", "semacquire", false, [this, ctx] { EXPECT_EQ(full_group.go(ctx, [] {}), Errc::canceled); });
-    add("ErrGroup go", "semacquire", true, [this] {
+    add("ErrGroup go", "semacquire", true, [] {
       auto end = make_chan<void>();
       ErrGroup g;
       g.set_limit(1);
@@ -421,7 +421,6 @@ TEST(ScopeWait, G5NoValueIsLostUnderRandomCancels) {
           auto c = make_chan<int>(static_cast<int>(rng() % 3));
           auto d = make_chan<int>(static_cast<int>(rng() % 2));
           std::atomic<int> sent{0}, unsent{0}, received{0};
-          std::atomic<bool> ends{false};
           const int points = static_cast<int>(rng() % 200);
           const bool late = rng() % 2;
           scope([&](Scope& s) {
