@@ -475,7 +475,7 @@ TEST(GcHook, EachGoroutineComesToASafepointOnce) {
       std::atomic<bool> stop{false};
       std::atomic<unsigned> ready{0};
       Chan<int> never = make_chan<int>();
-      std::atomic<bool> let_go{false};
+      std::atomic<bool> let_go{false}, in_call{false};
       WaitGroup wg;
       std::array<std::atomic<std::uint64_t>, 5> ids{};
       auto start = [&](unsigned i, auto f) {
@@ -488,9 +488,9 @@ TEST(GcHook, EachGoroutineComesToASafepointOnce) {
       start(0, [&] { never.recv(); });
       start(1, [&] { while (!stop) yield(); });
       start(2, [&] { while (!let_go) {} while (!stop) safepoint(); });      // in user code without a P
-      start(3, [&] { blocking([&] { while (!let_go) ::usleep(100); }); never.recv(); });
+      start(3, [&] { blocking([&] { for (in_call = true; !let_go;) ::usleep(100); }); never.recv(); });
       start(4, [&] { while (!let_go) {} });                                  // ends without another call
-      eventually([&] { return ready == 5; });
+      eventually([&] { return ready == 5 && in_call; });
       const std::size_t missing = gc::at_next_safepoint(
           [](std::uint64_t id, void* first) { came[id - *static_cast<std::uint64_t*>(first)]++; }, [&] {
             static std::uint64_t first;

@@ -248,12 +248,13 @@ TEST(Preempt, SwitchedOffOnlySafepointsGiveWay) {
   c.procs = 1;
   c.debug = "preemptoff";
   in_run_of(c, [] {
-    std::atomic<bool> computed{false};
+    std::atomic<bool> begun{false}, computed{false};
     go([&] {
+      begun = true;
       spin_for(60ms);
       computed = true;
     });
-    sleep_for(1ms);
+    eventually([&] { return begun.load(); });
     EXPECT_TRUE(computed.load()) << "the goroutine lost its P";
     // At safepoints it still does.
     std::atomic<bool> stop{false};
@@ -494,7 +495,7 @@ TEST(Preempt, StopUnwindsTheParkedBesideAHog) {
   ASSERT_FALSE(rt.start());
   std::atomic<bool> spins{false};
   for (int i = 0; i < 3; i++)
-    rt.go([&] {
+    go_parked("chan receive", [&] {
       Defer counted{[&] { unwound++; }};
       make_chan<int>().recv();
     });
@@ -568,9 +569,13 @@ TEST(Preempt, OnlyALookAtTheClockThatAParkFollowsBeginsATurn) {
     Chan<int> full = make_chan<int>(1);
     full.send(1);
     only_looks("a timed receive that has its value", [&] { EXPECT_EQ(full.recv_for(1s).status, RecvStatus::Ok); });
+    // On a loaded machine the millisecond is over before anybody follows: once more.
     bool follows = false;
-    go([&] { follows = pp->clock_switches + 1 == pp->switches; });
-    sleep_for(1ms);
+    for (int i = 0; i < 100 && !follows; i++) {
+      go([&] { follows = pp->clock_switches + 1 == pp->switches; });
+      sleep_for(1ms);
+      EXPECT_TRUE(settle(1, kPatience));
+    }
     EXPECT_TRUE(follows);
   });
 }

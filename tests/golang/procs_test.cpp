@@ -196,8 +196,8 @@ TEST(Procs, AreLookedAtOnceInAPeriodAndNotWhileNothingRuns) {
   run(
       [&] {
         auto looks = [&] { return machine.reads("/sys/fs/cgroup/cpu.max"); };
-        const int first = looks();
         const Time before = now();
+        const int first = looks();
         eventually([&] { return looks() >= first + 3; });
         EXPECT_GE(now() - before, 350ms) << "three looks are two periods apart";
         // All asleep: sysmon is too, after a look or two.
