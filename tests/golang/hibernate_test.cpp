@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tests/support/internals.hpp"
+#include "tests/support/freeze.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -190,7 +191,7 @@ TEST(Hibernate, AFrozenLookKeepsTheBytesOfAStackThatIsTouchedMeanwhile) {
     });
     ASSERT_TRUE(until_away(kMany + 1));
     auto blocks = std::make_unique<Blocks>();
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     gc::each_stack(Blocks::take, blocks.get());
     const std::size_t n = blocks->n;
     step.store(1);
