@@ -236,7 +236,8 @@ TEST(Dump, UnderRuntimeOnlyWhenAskedForAndItGoesOn) {  // 107
     std::string said;
     for (int i = 0; i < 2; i++) {
       ::kill(::getpid(), SIGUSR1);
-      for (const size_t from = said.size(); said.find("patient", from) == std::string::npos || !said.ends_with("\n\n");) {
+      const size_t from = said.size();
+      while (said.find("patient", from) == std::string::npos || !said.ends_with("\n\n")) {
         // Not read() alone: a signal's handler would not run in it under TSan.
         pollfd p{fds[0], POLLIN, 0};
         if (::poll(&p, 1, -1) != 1) continue;

@@ -50,7 +50,8 @@ struct Works {
       while (!stop) {
         int got = 0;
         select(send(a, 1), send(b, 2));
-        select(recv(a, [&](std::optional<int> v) { got = v.value_or(0); }), recv(b, [&](std::optional<int> v) { got = v.value_or(0); }));
+        const auto take = [&](std::optional<int> v) { got = v.value_or(0); };
+        select(recv(a, take), recv(b, take));
         check(got == 1 || got == 2);
         rounds++;
       }
@@ -82,8 +83,9 @@ struct Works {
     wg.go([this] {
       while (!stop) {
         std::vector<std::unique_ptr<std::string>> v;
-        for (int i = 0; i < 50; i++) v.push_back(std::make_unique<std::string>(std::to_string(i * 1000) + " is a number"));
-        for (int i = 0; i < 50; i++) check(*v[static_cast<std::size_t>(i)] == std::to_string(i * 1000) + " is a number");
+        const auto text = [](std::size_t i) { return std::to_string(i * 1000) + " is a number"; };
+        for (std::size_t i = 0; i < 50; i++) v.push_back(std::make_unique<std::string>(text(i)));
+        for (std::size_t i = 0; i < 50; i++) check(*v[i] == text(i));
         safepoint();
         rounds++;
       }

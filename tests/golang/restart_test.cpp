@@ -51,7 +51,7 @@ void until_threads_are_down_to(int n) {
 template <class Round>
 void no_growth(int rounds, Round round) {
   for (int i = 0; i < rounds / 10 + 1; i++) round(i);
-  // What the runtime keeps for later grows with the most threads that it has had at once, the later the busier the machine: then
+  // What the runtime keeps for later grows with the most threads that it has had at once, on a busy machine late: then
   // once more. A leak is there each time.
   for (int attempt = 1;; attempt++) {
     const Footprint before;

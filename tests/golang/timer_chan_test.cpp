@@ -186,11 +186,14 @@ TEST(TimerChan, ValueIsTheFireTimeNotTheReceiveTime) {  // 153
   each_run([] {
     Timer t;
     Ticker k;
-    const std::function<RecvChan<Time>()> kinds[] = {[&] { return (t = Timer(10ms)).chan(); },
-                                                     [&] { return (k = Ticker(10ms)).chan(); }, [] { return after(10ms); }};
+    const std::function<RecvChan<Time>()> kinds[] = {
+        [&] { return (t = Timer(10ms)).chan(); },
+        [&] { return (k = Ticker(10ms)).chan(); },
+        [] { return after(10ms); },
+    };
     for (const auto& arm : kinds) {
       nanoseconds said = 1h;
-      // The receive comes after 120 ms. On a loaded machine the timer itself may be late: one attempt in ten is in time.
+      // The receive comes after 120 ms. On a loaded machine the timer itself is late: one attempt in ten is in time.
       for (int attempt = 0; attempt < 10 && said >= 110ms; attempt++) {
         const Time start = now();
         const RecvChan<Time> c = arm();

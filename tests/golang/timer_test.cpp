@@ -229,7 +229,8 @@ TEST(After, ValuesArriveInDeadlineOrder) {  // 145
     }
     // Ordered by the time they fired: a loaded machine may deliver late, and several at once, but no timer overtakes an
     // earlier one.
-    std::sort(got.begin(), got.end(), [](auto& a, auto& b) { return std::tie(a.fired, a.slot) < std::tie(b.fired, b.slot); });
+    std::sort(got.begin(), got.end(),
+              [](auto& a, auto& b) { return std::tie(a.fired, a.slot) < std::tie(b.fired, b.slot); });
     if (procs() == 1 && all_in_time) {
       for (size_t i = 1; i < got.size(); i++) EXPECT_LE(got[i - 1].slot, got[i].slot);
     }

@@ -194,7 +194,8 @@ TEST(CancelModel, NeedsEachStep) {
 
 // The fences that stand for the barrier order what [status] orders in the runtime for who passes none.
 TEST(CancelModel, NoticesWeakenedOrders) {
-  EXPECT_EQ(survivors({of<CancelPark<How::Real, false>>("cancel: exclusive wait", 3)}, "model/cancel_test.cpp", {"cancel", "wake"}),
+  EXPECT_EQ(survivors({of<CancelPark<How::Real, false>>("cancel: exclusive wait", 3)}, "model/cancel_test.cpp",
+                      {"cancel", "wake"}),
             (std::set<std::string>{"cancel: load acquire -> relaxed"}));
 }
 

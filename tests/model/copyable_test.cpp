@@ -255,7 +255,9 @@ class Copyable : public Stepped<Step> {
   bool used_[kBlocks] = {};
 };
 
-TEST(CopyableModel, EachRunsOnItsOwnBytesAndTheyAreFound) { expect_holds(of<Copyable>("copyable: two on one slot", 3)); }
+TEST(CopyableModel, EachRunsOnItsOwnBytesAndTheyAreFound) {
+  expect_holds(of<Copyable>("copyable: two on one slot", 3));
+}
 
 TEST(CopyableModel, NeedsEachStep) {
   expect_broken(of<Copyable>("copyable: block first", 3, Step::BlockFirst), "taken for an M");

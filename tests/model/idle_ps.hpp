@@ -1,8 +1,8 @@
 // The idle Ps and the searcher's place, for the models of who sleeps and who wakes whom: idle_test.cpp,
 // poller_sleep_test.cpp and world.hpp.
 //
-// Functions mirror those of the same name in sched/idle.cpp; claim_search() is wake_one() up to mu. The rest of it is each
-// model's own: what else forbids to take a P, and who gets it, is what they differ in.
+// Functions mirror those of the same name in sched/idle.cpp; claim_search() is wake_one() up to mu. The rest of it is
+// each model's own: what else forbids to take a P, and who gets it, is what they differ in.
 #pragma once
 
 #include <cstdint>

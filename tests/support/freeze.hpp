@@ -13,7 +13,8 @@
 
 namespace weft::test {
 
-/// How long the threads of this process have been runnable and had no CPU, all together. Zero where the kernel does not count it.
+/// How long the threads of this process have been runnable and had no CPU, all together. Zero where the kernel does not
+/// count it.
 inline std::chrono::nanoseconds waited_for_cpu() {
   long long sum = 0;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task"))
@@ -25,8 +26,9 @@ inline std::chrono::nanoseconds waited_for_cpu() {
   return std::chrono::nanoseconds(sum);
 }
 
-/// gc::freeze_world(), which gives up after a second: once more if the threads had no CPU in that second, or the whole process stood
-/// still. TSan holds signals back from threads that sleep in a lock of the runtime, which one that stands may have: there too.
+/// gc::freeze_world(), which gives up after a second: once more if the threads had no CPU in that second, or the whole
+/// process stood still. TSan holds signals back from threads that sleep in a lock of the runtime, which one that stands
+/// may have: there too.
 inline bool freeze_in_time() {
   using std::chrono::steady_clock;
   static std::atomic<std::int64_t> looked{0}, waited{0};  // at most a second ago: looking takes longer than a freeze
