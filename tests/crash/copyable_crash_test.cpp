@@ -44,14 +44,16 @@ TEST(CopyableCrash, ATouchOfAForeignStackNamesBoth) {
   const Child c = child([] {
     run([] {
       auto addresses = make_chan<int*>(1);
+      auto ids = make_chan<std::uint64_t>(1);
       auto gate = make_chan<void>();
       go(kCopyable, [=] {
         int mine = 7;
+        ids.send(goid());
         addresses.send(&mine);
         (void)gate.recv();
       });
       int* theirs = *addresses.recv();
-      for (int i = 0; i < 10; i++) yield();  // on one P: until it has parked
+      until_parked(*ids.recv(), "chan receive");
       *theirs = 8;
     });
   }, {.env = {"WEFT_DEBUG=copytraps", "WEFT_PROCS=1"}});

@@ -228,18 +228,33 @@ TEST(Dump, UnderRuntimeOnlyWhenAskedForAndItGoesOn) {  // 107
     Chan<int> c = make_chan<int>(), out = make_chan<int>(1);
     rt.go({.name = "patient"}, [=] { out.send(c.recv_or()); });
     eventually([] { return dump_goroutines().find("[chan receive]") != std::string::npos; });
-    ::kill(::getpid(), SIGUSR1);
-    std::this_thread::sleep_for(200ms);
-    ::kill(::getpid(), SIGUSR1);
-    std::this_thread::sleep_for(200ms);
+    // Into a pipe, to see when a dump is whole: it ends with an empty line.
+    int fds[2];
+    if (::pipe(fds) != 0) std::_Exit(9);
+    const int err = ::dup(2);
+    ::dup2(fds[1], 2);
+    std::string said;
+    for (int i = 0; i < 2; i++) {
+      ::kill(::getpid(), SIGUSR1);
+      const size_t from = said.size();
+      while (said.find("patient", from) == std::string::npos || !said.ends_with("\n\n")) {
+        // Not read() alone: a signal's handler would not run in it under TSan.
+        pollfd p{fds[0], POLLIN, 0};
+        if (::poll(&p, 1, -1) != 1) continue;
+        char text[1000];
+        said.append(text, static_cast<size_t>(std::max<ssize_t>(::read(fds[0], text, sizeof text), 0)));
+      }
+    }
+    ::dup2(err, 2);
+    std::fputs(said.c_str(), stderr);
     c.send(6);
     const int r = out.recv_or();
     rt.stop(1s);
     return r;
   });
   EXPECT_EQ(c.status, 6) << c.report();
-  EXPECT_TRUE(c.says("[chan receive]")) << c.report();
-  EXPECT_TRUE(c.says("patient")) << c.report();
+  EXPECT_EQ(c.count("[chan receive]"), 2) << c.report();
+  EXPECT_EQ(c.count("patient"), 2) << c.report();
 }
 
 TEST(Dump, UnderRuntimeSigquitKeepsItsDefault) {  // 107

@@ -280,8 +280,10 @@ TEST(PanicReport, AMessageThatUsesTheRuntimeStillPrints) {  // 101
 }
 
 TEST(PanicReport, AMessageThatSleepsWhileMainReturnsStillPrints) {  // 101, 103
+  static std::atomic<bool> described{false};
   struct Sleeps : std::exception {
     const char* what() const noexcept override {
+      described = true;
       sleep_for(5ms);
       return "after a sleep";
     }
@@ -290,7 +292,7 @@ TEST(PanicReport, AMessageThatSleepsWhileMainReturnsStillPrints) {  // 101, 103
     run(
         [] {
           go([] { throw Sleeps(); });
-          for (int i = 0; i < 3; i++) yield();
+          while (!described) yield();
         },
         Machine{1, 1}.config());
   });

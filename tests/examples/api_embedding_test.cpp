@@ -40,6 +40,7 @@ TEST(Api, RuntimeLines) {
   EXPECT_EQ(weft::procs(), 8);
   EXPECT_EQ(weft::num_goroutines(), 0);
   rt.go({.name = "for ever"}, [] { weft::select(); });
+  while (weft::dump_goroutines().find("[select (no cases)]") == std::string::npos) std::this_thread::yield();
   weft::StopResult r = rt.stop(10ms);
   ASSERT_EQ(r.unwound.size(), 1u);
   EXPECT_EQ(r.unwound[0].name, "for ever");

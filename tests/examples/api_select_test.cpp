@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <weft/weft.hpp>
@@ -165,6 +166,7 @@ TEST(Api, EmptySelectBlocksForEver) {
   weft::Runtime rt;
   ASSERT_FALSE(rt.start());
   rt.go([] { weft::select(); });
+  while (weft::dump_goroutines().find("[select (no cases)]") == std::string::npos) std::this_thread::yield();
   weft::StopResult r = rt.stop(10ms);
   EXPECT_EQ(r.unwound.size(), 1u);
 }

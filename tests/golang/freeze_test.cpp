@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "tests/support/freeze.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -50,7 +51,7 @@ TEST(Freeze, NobodyMovesWhileTheWorldIsFrozenAndEverybodyAfterwards) {
       }};
       for (auto& c : n) eventually([&] { return c != 0; });
       for (int round = 0; round < scaled(25, 8); round++) {
-        ASSERT_TRUE(gc::freeze_world());
+        ASSERT_TRUE(freeze_in_time());
         bool still = true;
         for (auto& c : n) still = still && stands_still(c);
         gc::thaw_world();
@@ -67,7 +68,7 @@ TEST(Freeze, APlainThreadFreezesARuntimeThatSleepsAndOneThatWorks) {
   Runtime rt{Config{.procs = 2, .use_env = false}};
   ASSERT_FALSE(rt.start());
   for (int i = 0; i < 50; i++) {
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     gc::thaw_world();
   }
   Counter n{0};
@@ -80,7 +81,7 @@ TEST(Freeze, APlainThreadFreezesARuntimeThatSleepsAndOneThatWorks) {
       }
     });
   for (int i = 0; i < scaled(300, 50); i++) {
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     if (i % 30 == 0) {
       EXPECT_TRUE(stands_still(n));
     }
@@ -97,7 +98,7 @@ TEST(Freeze, ManyMayWantToStopTheWorldAtOnce) {
       wg.go([g] {
         for (int i = 0; i < scaled(60, 15); i++) {
           if (g % 3 == 0) {
-            EXPECT_TRUE(gc::freeze_world());
+            EXPECT_TRUE(freeze_in_time());
             gc::thaw_world();
           } else if (g % 3 == 1) {
             gc::stop_world();
@@ -271,7 +272,7 @@ TEST(Suspend, OfNobodyIsFalseAndWrongUseIsAPanic) {
     EXPECT_NE(panic_of([] { gc::thaw_world(); }), "no panic");
     gc::start_world();
     // Nothing is left locked.
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     gc::thaw_world();
   });
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/child.hpp"
+#include "tests/support/freeze.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -62,10 +63,7 @@ void look(Found& f, bool roots = true) {
   f.seen.fill(false);
   f.states.fill(0);
   f.views = 0;
-  // TSan holds signals back from threads that sleep in a lock of the runtime, which one that stands may have: then it takes another try.
-  bool frozen = gc::freeze_world();
-  for (int tries = 0; kTsan && !frozen && tries < 10; tries++) frozen = gc::freeze_world();
-  ASSERT_TRUE(frozen);
+  ASSERT_TRUE(freeze_in_time());
   gc::each_stack(take_view, &f);
   if (roots) gc::each_root(take_root, &f);
   gc::thaw_world();
@@ -342,7 +340,7 @@ TEST(GcHook, ADeadGoroutinesClosureIsNoRoot) {
     }
     wg.wait();
     // A stack may hold the word still; roots must not.
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     gc::each_root(take_root, found.get());
     gc::thaw_world();
     EXPECT_FALSE(found->seen[1000]);
@@ -454,7 +452,7 @@ TEST(GcHook, AFreezeNeitherWaitsForASafepointNorIsOne) {
       const pid_t before = thread_now();
       std::uint64_t scratch = 0;
       for (int k = 0; k < 3; k++) {
-        ASSERT_TRUE(gc::freeze_world());
+        ASSERT_TRUE(freeze_in_time());
         scratch++;
         gc::thaw_world();
       }
@@ -475,7 +473,7 @@ TEST(GcHook, EachGoroutineComesToASafepointOnce) {
       std::atomic<bool> stop{false};
       std::atomic<unsigned> ready{0};
       Chan<int> never = make_chan<int>();
-      std::atomic<bool> let_go{false};
+      std::atomic<bool> let_go{false}, in_call{false};
       WaitGroup wg;
       std::array<std::atomic<std::uint64_t>, 5> ids{};
       auto start = [&](unsigned i, auto f) {
@@ -488,9 +486,9 @@ TEST(GcHook, EachGoroutineComesToASafepointOnce) {
       start(0, [&] { never.recv(); });
       start(1, [&] { while (!stop) yield(); });
       start(2, [&] { while (!let_go) {} while (!stop) safepoint(); });      // in user code without a P
-      start(3, [&] { blocking([&] { while (!let_go) ::usleep(100); }); never.recv(); });
+      start(3, [&] { blocking([&] { for (in_call = true; !let_go;) ::usleep(100); }); never.recv(); });
       start(4, [&] { while (!let_go) {} });                                  // ends without another call
-      eventually([&] { return ready == 5; });
+      eventually([&] { return ready == 5 && in_call; });
       const std::size_t missing = gc::at_next_safepoint(
           [](std::uint64_t id, void* first) { came[id - *static_cast<std::uint64_t*>(first)]++; }, [&] {
             static std::uint64_t first;
@@ -521,10 +519,10 @@ TEST(GcHook, PausesAreCounted) {
   in_run({2, 1}, [] {
     gc::clear_pause_stats();
     for (int i = 0; i < 100; i++) {
-      ASSERT_TRUE(gc::freeze_world());
+      ASSERT_TRUE(freeze_in_time());
       gc::thaw_world();
     }
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     const auto until = std::chrono::steady_clock::now() + 5ms;
     while (std::chrono::steady_clock::now() < until) {
     }
@@ -542,15 +540,15 @@ TEST(GcHook, PausesAreCounted) {
 
 TEST(GcHook, NestedStopsAndLateCollectorsArePanics) {
   in_run({2, 1}, [] {
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     EXPECT_TRUE(gc::frozen_by_caller());
     EXPECT_NE(panic_of([] { gc::freeze_world(); }), "no panic");
     EXPECT_FALSE(gc::frozen_by_caller()) << "the panic thaws";
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     EXPECT_NE(panic_of([] { gc::stop_world(); }), "no panic");
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     EXPECT_NE(panic_of([] { gc::suspend(1); }), "no panic");
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     EXPECT_NE(panic_of([] { gc::start_world(); }), "no panic");
     EXPECT_FALSE(gc::frozen_by_caller());
     EXPECT_NE(panic_of([] { gc::attach({}); }).find("while a runtime runs"), std::string::npos);

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tests/support/internals.hpp"
+#include "tests/support/freeze.hpp"
 #include "tests/support/support.hpp"
 
 namespace weft::test {
@@ -86,17 +87,16 @@ TEST(Hibernate, EveryKindOfWaitEnds) {
     mu.lock();
     for (int i = 0; i < 20; i++) {
       wg.go([&] { std::lock_guard l(mu); });
-      wg.go([&] { sleep_for(150ms); });
+      wg.go([&] { sleep_for(1s); });
       wg.go([&] {
         int x = 0;
-        select(recv(a, x), recv(b, x), timeout(5s));
+        select(recv(a, x), recv(b, x), timeout(1h));
         EXPECT_EQ(x, 7);
       });
-      wg.go([&] { EXPECT_EQ(a.recv_for(120ms).status, RecvStatus::Empty); });
+      wg.go([&] { EXPECT_EQ(a.recv_for(1s).status, RecvStatus::Empty); });
     }
     EXPECT_TRUE(until_away(60));
     mu.unlock();
-    sleep_for(200ms);
     for (int i = 0; i < 20; i++) b.send(7);
     wg.wait();
   });
@@ -191,7 +191,7 @@ TEST(Hibernate, AFrozenLookKeepsTheBytesOfAStackThatIsTouchedMeanwhile) {
     });
     ASSERT_TRUE(until_away(kMany + 1));
     auto blocks = std::make_unique<Blocks>();
-    ASSERT_TRUE(gc::freeze_world());
+    ASSERT_TRUE(freeze_in_time());
     gc::each_stack(Blocks::take, blocks.get());
     const std::size_t n = blocks->n;
     step.store(1);
@@ -372,9 +372,13 @@ TEST(Hibernate, SpawnSaysOtherwise) {
 TEST(Hibernate, AfterIsOneSecondAndATargetHurries) {
   hibernating(1, [] {
     auto gate = make_chan<void>();
+    const Time before = now();
     for (int i = 0; i < 100; i++) go([=] { (void)gate.recv(); });
     sleep_for(100ms);
-    EXPECT_EQ(rt::hibernate_stats().away, 0u);
+    const std::size_t away = rt::hibernate_stats().away;
+    if (now() - before < 1s) {  // else the machine was too slow
+      EXPECT_EQ(away, 0u);
+    }
     gate.close();
   }, {.hibernate = Hibernate::On});
   hibernating(1, [] {

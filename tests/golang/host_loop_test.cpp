@@ -97,7 +97,7 @@ TEST(HostLoop, StopOnTheHostsThreadDrainsAndUnwindsThem) {
     sleep_for(2ms);
     drained = true;
   });
-  const StopResult r = rt.stop(30ms);
+  const StopResult r = rt.stop(500ms);
   EXPECT_TRUE(drained.load());
   EXPECT_EQ(unwound.load(), 1);
   EXPECT_EQ(r.unwound.size(), 1u);

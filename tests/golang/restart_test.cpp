@@ -51,23 +51,29 @@ void until_threads_are_down_to(int n) {
 template <class Round>
 void no_growth(int rounds, Round round) {
   for (int i = 0; i < rounds / 10 + 1; i++) round(i);
-  const Footprint before;
-  for (int i = 0; i < rounds; i++) {
-    round(i);
-    if (testing::Test::HasFailure()) {
-      ADD_FAILURE() << "in round " << i;
-      return;
+  // What the runtime keeps for later grows with the most threads that it has had at once, on a busy machine late: then
+  // once more. A leak is there each time.
+  for (int attempt = 1;; attempt++) {
+    const Footprint before;
+    for (int i = 0; i < rounds; i++) {
+      round(i);
+      if (testing::Test::HasFailure()) {
+        ADD_FAILURE() << "in round " << i;
+        return;
+      }
     }
-  }
-  until_threads_are_down_to(before.threads);
-  const Footprint after;
-  EXPECT_EQ(after.descriptors, before.descriptors);
-  EXPECT_LE(after.threads, before.threads);
-  if (!kTsan && !kAsan) {
+    until_threads_are_down_to(before.threads);
+    const Footprint after;
+    EXPECT_EQ(after.descriptors, before.descriptors);
+    EXPECT_LE(after.threads, before.threads);
+    if (kTsan || kAsan) return;
     EXPECT_LE(after.mappings, before.mappings + 8);
-    // A leak of one small block per round would be 16 bytes times the rounds at least.
-    EXPECT_LE(after.heap, before.heap + static_cast<size_t>(rounds) * 8 + 8192);
     EXPECT_LE(after.resident, before.resident + (4u << 20));
+    // A leak of one small block per round would be 16 bytes times the rounds at least.
+    const size_t most = before.heap + static_cast<size_t>(rounds) * 8 + 8192;
+    if (after.heap > most && attempt < 4) continue;
+    EXPECT_LE(after.heap, most);
+    return;
   }
 }
 

@@ -386,8 +386,10 @@ TEST(Scope, G6AShieldsBudgetBeginsWithTheCancellationAndItsOverrunIsReported) {
           // One that is entered when it has come already.
           Task<bool> u = spawn([] {
             while (!canceled()) yield();
-            return shield(1ms, [] {
-              EXPECT_FALSE(canceled());
+            const Time entered = now();
+            return shield(1ms, [entered] {
+              const bool over = canceled();
+              EXPECT_TRUE(!over || now() - entered >= 1ms);  // a loaded machine may use it up before the look
               try {
                 park_for_ever();
                 return false;

@@ -213,17 +213,17 @@ TEST(Threads, IdleOnesEndAndAreStartedAgainWhenNeeded) {
       const int alone = arch::count_process_threads();
       for (int round = 0; round < 3; round++) {
         constexpr int kCalls = 30;
-        std::atomic<int> inside{0};
+        std::atomic<int> inside{0}, threads{0};
         WaitGroup wg;
         for (int i = 0; i < kCalls; i++)
           wg.go([&] {
             blocking([&] {
-              inside++;
-              while (inside < kCalls) ::usleep(100);
+              if (++inside == kCalls) threads = arch::count_process_threads();
+              while (threads == 0) ::usleep(100);
             });
           });
         wg.wait();
-        EXPECT_GE(arch::count_process_threads(), kCalls);
+        EXPECT_GE(threads.load(), kCalls);
         EXPECT_TRUE(eventually([&] {
           sleep_for(5ms);
           return arch::count_process_threads() <= alone + 2 * procs + 2;  // run by, asleep, in the poller

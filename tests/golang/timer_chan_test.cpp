@@ -1,5 +1,6 @@
 // The channel of a Timer or Ticker is synchronous: nothing stale after stop or reset, len and cap
 // always 0.
+#include <functional>
 #include <vector>
 
 #include "tests/support/support.hpp"
@@ -108,7 +109,7 @@ TEST(TimerChan, ImminentResetWhileAReceiverIsBlocked) {  // 152
 
 TEST(TimerChan, StoppedTimerWakesNobody) {  // 152
   each_runtime([] {
-    Timer t(50ms);
+    Timer t(1h);
     std::atomic<int> woken{0};
     auto c = t.chan();
     for (int i = 0; i < 3; i++)
@@ -119,6 +120,7 @@ TEST(TimerChan, StoppedTimerWakesNobody) {  // 152
           select(recv(c), recv(Chan<int>()));
         woken++;
       });
+    EXPECT_TRUE(t.reset(50ms));
     const bool stopped = t.stop();
     if (!stopped) return;  // a loaded machine: it has fired already
     let_pass(60ms);
@@ -182,35 +184,27 @@ TEST(TimerChan, ResettingAndReceivingRaceWithoutLosingTheLastTick) {  // 152
 
 TEST(TimerChan, ValueIsTheFireTimeNotTheReceiveTime) {  // 153
   each_run([] {
-    for (bool ticker : {false, true}) {
-      const Time start = now();
-      Timer t;
-      Ticker k;
-      RecvChan<Time> c;
-      if (ticker) {
-        k = Ticker(10ms);
-        c = k.chan();
-      } else {
-        t = Timer(10ms);
-        c = t.chan();
+    Timer t;
+    Ticker k;
+    const std::function<RecvChan<Time>()> kinds[] = {
+        [&] { return (t = Timer(10ms)).chan(); },
+        [&] { return (k = Ticker(10ms)).chan(); },
+        [] { return after(10ms); },
+    };
+    for (const auto& arm : kinds) {
+      nanoseconds said = 1h;
+      // The receive comes after 120 ms. On a loaded machine the timer itself is late: one attempt in ten is in time.
+      for (int attempt = 0; attempt < 10 && said >= 110ms; attempt++) {
+        const Time start = now();
+        const RecvChan<Time> c = arm();
+        sleep_for(120ms);
+        const std::optional<Time> v = c.recv();
+        ASSERT_TRUE(v);
+        said = *v - start;
+        EXPECT_GE(said, 10ms);
       }
-      sleep_for(120ms);
-      const std::optional<Time> v = c.recv();
-      ASSERT_TRUE(v);
-      EXPECT_GE(*v - start, 10ms);
-      // A quarter of the wait is allowed for a loaded machine; the receive comes after 120 ms.
-      if (!kTsan && !kAsan) {
-        EXPECT_LT(*v - start, 110ms);
-      } else {
-        EXPECT_LE(*v, now());
-      }
+      EXPECT_LT(said, 110ms);
     }
-    const Time start = now();
-    RecvChan<Time> c = after(5ms);
-    sleep_for(60ms);
-    const std::optional<Time> v = c.recv();
-    ASSERT_TRUE(v);
-    EXPECT_LT(*v - start, 55ms + (kTsan || kAsan ? 1s : 0s));
   });
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 #include <random>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include "tests/support/support.hpp"
@@ -205,23 +206,33 @@ TEST(Timer, StressUnderStopTheWorldLosesNone) {  // 144
 TEST(After, ValuesArriveInDeadlineOrder) {  // 145
   each_run([] {
     const std::vector<int> slots{5, 3, 6, 6, 6, 1, 1, 2, 7, 9, 4, 8, 0};
-    Chan<std::pair<int, Time>> c = make_chan<std::pair<int, Time>>(64);
+    struct Arrival {
+      int slot;
+      Time fired, armed;
+    };
+    Chan<Arrival> c = make_chan<Arrival>(64);
     const Time start = now();
     for (int s : slots)
       go([=] {
         const RecvChan<Time> a = after(start + 20ms * (s + 1) - now());
+        const Time armed = now();
         const std::optional<Time> fired = a.recv();
         ASSERT_TRUE(fired);
-        c.send({s, *fired});
+        c.send({s, *fired, armed});
       });
-    std::vector<std::pair<int, Time>> got;
-    for (size_t i = 0; i < slots.size(); i++) got.push_back(c.recv_or());
-    for (auto [s, fired] : got) EXPECT_GE(fired - start, 20ms * (s + 1));
-    // Ordered by the time they fired: a loaded machine may deliver late, but no timer overtakes an
+    std::vector<Arrival> got;
+    for (size_t i = 0; i < slots.size(); i++) got.push_back(*c.recv());
+    bool all_in_time = true;  // armed before the first was due: a loaded machine may be later
+    for (const Arrival& a : got) {
+      EXPECT_GE(a.fired - start, 20ms * (a.slot + 1));
+      all_in_time = all_in_time && a.armed - start < 20ms;
+    }
+    // Ordered by the time they fired: a loaded machine may deliver late, and several at once, but no timer overtakes an
     // earlier one.
-    std::stable_sort(got.begin(), got.end(), [](auto& a, auto& b) { return a.second < b.second; });
-    if (procs() == 1) {
-      for (size_t i = 1; i < got.size(); i++) EXPECT_LE(got[i - 1].first, got[i].first);
+    std::sort(got.begin(), got.end(),
+              [](auto& a, auto& b) { return std::tie(a.fired, a.slot) < std::tie(b.fired, b.slot); });
+    if (procs() == 1 && all_in_time) {
+      for (size_t i = 1; i < got.size(); i++) EXPECT_LE(got[i - 1].slot, got[i].slot);
     }
   });
 }
@@ -239,8 +250,8 @@ TEST(After, NeverFiresEarly) {  // 145
 TEST(Timer, StopCancels) {  // 146
   each_run([] {
     std::atomic<bool> fired{false};
-    Timer never = after_func(5ms, [&] { fired = true; });
-    EXPECT_TRUE(never.stop());
+    // On a loaded machine it may fire before it is stopped: then once more.
+    while (!after_func(5ms, [&] { fired = true; }).stop()) eventually([&] { return fired.exchange(false); });
     Timer c1(2ms), c2(10ms);
     EXPECT_TRUE(c1.stop());
     EXPECT_FALSE(c1.stop());
@@ -423,12 +434,12 @@ TEST(Timer, AdjustingManyTimersAtOnceLosesNone) {  // 150
 TEST(Ticker, CountIsWithinAThird) {  // 151
   each_run([] {
     constexpr int kTicks = 10;
-    // On a loaded machine ticks are dropped: one attempt in five must be in time, none may be
+    // On a loaded machine ticks are dropped: one attempt in twenty must be in time, none may be
     // early.
-    for (int attempt = 0; attempt < 5; attempt++) {
+    for (int attempt = 0; attempt < 20; attempt++) {
       const nanoseconds period = 5ms;
-      Ticker t(period);
       const Time start = now();
+      Ticker t(period);
       for (int i = 0; i < kTicks; i++) ASSERT_TRUE(t.chan().recv());
       const nanoseconds halfway = now() - start;
       EXPECT_GE(halfway, period * kTicks - period / 10);
@@ -440,7 +451,7 @@ TEST(Ticker, CountIsWithinAThird) {  // 151
       EXPECT_EQ(t.chan().recv_for(15ms).status, RecvStatus::Empty) << "a stopped ticker ticked";
       if (took < 3 * kTicks * period * 13 / 10) return;
     }
-    if (!kTsan && !kAsan) ADD_FAILURE() << "ten ticks took more than a third longer, five times";
+    if (!kTsan && !kAsan) ADD_FAILURE() << "ten ticks took more than a third longer, twenty times";
   });
 }
 
@@ -448,11 +459,12 @@ TEST(Ticker, DropsTicksForASlowReceiver) {  // 151
   each_run([] {
     Ticker t(1ms);
     sleep_for(20ms);
+    const Time woken = now();
     ASSERT_TRUE(t.chan().recv());
-    // At most the one that is pending comes at once; the missed ones do not pile up.
+    // At most the one that is pending comes at once, and those that are due meanwhile; the missed ones do not pile up.
     int at_once = 0;
     while (t.chan().try_recv().status == RecvStatus::Ok) at_once++;
-    EXPECT_LE(at_once, 2);
+    EXPECT_LE(at_once, 2 + (now() - woken) / 1ms);
   });
 }
 

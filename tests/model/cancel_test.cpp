@@ -174,32 +174,28 @@ class CancelPark : public Program {
   int went_on_ = 0;
 };
 
-template <class P>
-Case of(const char* name) {
-  return {name, 3, [] { return std::make_unique<P>(); }};
-}
-
 TEST(CancelModel, ACancelledGoroutineGoesOnOnce) {
-  expect_holds(of<CancelPark<How::Real, false>>("cancel: exclusive wait"));
-  expect_holds(of<CancelPark<How::Real, true>>("cancel: guarded wait"));
+  expect_holds(of<CancelPark<How::Real, false>>("cancel: exclusive wait", 3));
+  expect_holds(of<CancelPark<How::Real, true>>("cancel: guarded wait", 3));
 }
 
 TEST(CancelModel, NeedsEachStep) {
-  expect_broken(of<CancelPark<How::NoLookInCommit, false>>("cancel: no look in the commit"), "stays parked");
-  expect_broken(of<CancelPark<How::NoLookInCommit, true>>("cancel: no look in the commit, guarded"), "stays parked");
-  expect_broken(of<CancelPark<How::NoLookAtRunner, false>>("cancel: no look at the runner"), "stays parked");
-  expect_broken(of<CancelPark<How::NoBarrier, false>>("cancel: no barrier"));
-  expect_broken(of<CancelPark<How::NoBarrier, true>>("cancel: no barrier, guarded"));
-  expect_broken(of<CancelPark<How::NoPass, false>>("cancel: does not wait for who looks"), "race");
-  expect_broken(of<CancelPark<How::NoPass, true>>("cancel: does not wait for who looks, guarded"), "race");
-  expect_broken(of<CancelPark<How::NoCount, false>>("cancel: frees under a canceller"), "race");
-  expect_broken(of<CancelPark<How::NoLock, false>>("cancel: takes a node without the lock"), "race");
-  expect_broken(of<CancelPark<How::NoGuard, true>>("cancel: does not wait for the commit"), "race");
+  expect_broken(of<CancelPark<How::NoLookInCommit, false>>("cancel: no look in the commit", 3), "stays parked");
+  expect_broken(of<CancelPark<How::NoLookInCommit, true>>("cancel: no look in the commit, guarded", 3), "stays parked");
+  expect_broken(of<CancelPark<How::NoLookAtRunner, false>>("cancel: no look at the runner", 3), "stays parked");
+  expect_broken(of<CancelPark<How::NoBarrier, false>>("cancel: no barrier", 3));
+  expect_broken(of<CancelPark<How::NoBarrier, true>>("cancel: no barrier, guarded", 3));
+  expect_broken(of<CancelPark<How::NoPass, false>>("cancel: does not wait for who looks", 3), "race");
+  expect_broken(of<CancelPark<How::NoPass, true>>("cancel: does not wait for who looks, guarded", 3), "race");
+  expect_broken(of<CancelPark<How::NoCount, false>>("cancel: frees under a canceller", 3), "race");
+  expect_broken(of<CancelPark<How::NoLock, false>>("cancel: takes a node without the lock", 3), "race");
+  expect_broken(of<CancelPark<How::NoGuard, true>>("cancel: does not wait for the commit", 3), "race");
 }
 
 // The fences that stand for the barrier order what [status] orders in the runtime for who passes none.
 TEST(CancelModel, NoticesWeakenedOrders) {
-  EXPECT_EQ(survivors({of<CancelPark<How::Real, false>>("cancel: exclusive wait")}, "model/cancel_test.cpp", {"cancel", "wake"}),
+  EXPECT_EQ(survivors({of<CancelPark<How::Real, false>>("cancel: exclusive wait", 3)}, "model/cancel_test.cpp",
+                      {"cancel", "wake"}),
             (std::set<std::string>{"cancel: load acquire -> relaxed"}));
 }
 

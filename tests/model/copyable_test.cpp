@@ -14,6 +14,8 @@
 // The functions mirror enter_run_slot(), leave_run_slot(), claim_slot(), bring_in(), copy_out(), copy_in(),
 // release_slot(), copied_by() and runs_on() line by line. G::m and G::block are one word, as they are in the runtime. A
 // look is one step: the world stands; before each store there is room for it.
+#include <utility>
+
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -70,9 +72,11 @@ struct G {
   G* link = nullptr;
 };
 
-class Copyable : public Program {
+class Copyable : public Stepped<Step> {
  public:
-  explicit Copyable(Step s) : step_(s) {
+  static constexpr int kPreemptions = 3;
+
+  explicit Copyable(Step s) : Stepped(s) {
     for (int i = 0; i < 2; i++) {
       g_[i].version = 100 * (i + 1);
       ready_[i] = &g_[i];
@@ -237,7 +241,6 @@ class Copyable : public Program {
     }
   }
 
-  const Step step_;
   Atomic<int> here_{0};
   Lock mu_, lock_;
   G g_[2] = {G(here_), G(here_)};
@@ -252,23 +255,21 @@ class Copyable : public Program {
   bool used_[kBlocks] = {};
 };
 
-Case of(const char* name, Step step = Step::Real, int preemptions = 3) {
-  return {name, 3, [step] { return std::make_unique<Copyable>(step); }, preemptions};
+TEST(CopyableModel, EachRunsOnItsOwnBytesAndTheyAreFound) {
+  expect_holds(of<Copyable>("copyable: two on one slot", 3));
 }
 
-TEST(CopyableModel, EachRunsOnItsOwnBytesAndTheyAreFound) { expect_holds(of("copyable: two on one slot")); }
-
 TEST(CopyableModel, NeedsEachStep) {
-  expect_broken(of("copyable: block first", Step::BlockFirst), "taken for an M");
-  expect_broken(of("copyable: the M stays", Step::KeepsM));
-  expect_broken(of("copyable: releases, then forgets the M", Step::ReleasesFirst));
-  expect_broken(of("copyable: lets go before the commit", Step::LetsGoEarly));
-  expect_broken(of("copyable: forgets the block before the copy", Step::ForgetsBlock), "other bytes");
-  expect_broken(of("copyable: frees the block before the copy", Step::FreesBlock));
-  expect_broken(of("copyable: resident before the copy", Step::ResidentFirst));
-  expect_broken(of("copyable: has a block before the copy", Step::CopiesLate), "other bytes");
-  expect_broken(of("copyable: claims without the lock", Step::ClaimsUnlocked));
-  expect_broken(of("copyable: drops who waits", Step::DropsWaiter), "left");
+  expect_broken(of<Copyable>("copyable: block first", 3, Step::BlockFirst), "taken for an M");
+  expect_broken(of<Copyable>("copyable: the M stays", 3, Step::KeepsM));
+  expect_broken(of<Copyable>("copyable: releases, then forgets the M", 3, Step::ReleasesFirst));
+  expect_broken(of<Copyable>("copyable: lets go before the commit", 3, Step::LetsGoEarly));
+  expect_broken(of<Copyable>("copyable: forgets the block before the copy", 3, Step::ForgetsBlock), "other bytes");
+  expect_broken(of<Copyable>("copyable: frees the block before the copy", 3, Step::FreesBlock));
+  expect_broken(of<Copyable>("copyable: resident before the copy", 3, Step::ResidentFirst));
+  expect_broken(of<Copyable>("copyable: has a block before the copy", 3, Step::CopiesLate), "other bytes");
+  expect_broken(of<Copyable>("copyable: claims without the lock", 3, Step::ClaimsUnlocked));
+  expect_broken(of<Copyable>("copyable: drops who waits", 3, Step::DropsWaiter), "left");
 }
 
 }  // namespace

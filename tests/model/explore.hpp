@@ -23,13 +23,11 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <set>
 #include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "tests/support/internals.hpp"
@@ -95,6 +93,8 @@ struct Result {
 /// One program. Made anew for each execution; its constructor runs before the threads.
 class Program {
  public:
+  static constexpr int kPreemptions = -1;  // as in Options, where a case does not say
+
   virtual ~Program() = default;
   virtual void thread(int self) = 0;
   /// All threads have ended, or those that are left sleep (then `stuck`). Default: sleep is a

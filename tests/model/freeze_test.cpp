@@ -52,9 +52,9 @@ enum class Step {
   StandsLate,       // it says where it stands after its answer
 };
 
-class Freeze : public Program {
+class Freeze : public Stepped<Step> {
  public:
-  explicit Freeze(Step s) : step_(s) {}
+  using Stepped::Stepped;
 
   void after(bool) override { check(!freezing_now_, "a freeze never ends"); }
 
@@ -252,7 +252,6 @@ class Freeze : public Program {
     return true;
   }
 
-  const Step step_;
   Lock lock_, mu_;
   Atomic<std::uint32_t> frozen_{0};
   Atomic<std::uint64_t> freeze_left_{0};
@@ -337,11 +336,6 @@ class Suspended : public Freeze {
     thaw();
   }
 };
-
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{

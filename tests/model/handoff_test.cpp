@@ -14,11 +14,6 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
-template <class P>
-std::function<std::unique_ptr<Program>()> of() {
-  return [] { return std::make_unique<P>(); };
-}
-
 // ---- a P in a call ------------------------------------------------------------------------------
 
 enum class Call {
@@ -118,21 +113,21 @@ class SyscallP : public Program {
 };
 
 TEST(SyscallModel, APInACallHasOneTaker) {
-  expect_holds({"call: exit and retake", 2, of<SyscallP<Call::Real>>()});
-  expect_holds({"call: exit, retake and stop", 3, of<SyscallP<Call::Real>>()});
+  expect_holds(of<SyscallP<Call::Real>>("call: exit and retake", 2));
+  expect_holds(of<SyscallP<Call::Real>>("call: exit, retake and stop", 3));
 }
 
 TEST(SyscallModel, NeedsEachStep) {
-  expect_broken({"call: exit stores", 2, of<SyscallP<Call::ExitStores>>()});
-  expect_broken({"call: retake stores", 2, of<SyscallP<Call::RetakeStores>>()});
-  expect_broken({"call: touches its P after entering", 2, of<SyscallP<Call::EnterLate>>()}, "race");
+  expect_broken(of<SyscallP<Call::ExitStores>>("call: exit stores", 2));
+  expect_broken(of<SyscallP<Call::RetakeStores>>("call: retake stores", 2));
+  expect_broken(of<SyscallP<Call::EnterLate>>("call: touches its P after entering", 2), "race");
 }
 
 // mark() looks once before its compare-exchange, which orders. What takes a P releases nothing by
 // that: it does so when it lets go.
 TEST(SyscallModel, NoticesWeakenedOrders) {
-  EXPECT_EQ(survivors({{"call: exit and retake", 2, of<SyscallP<Call::Real>>()},
-                       {"call: exit, retake and stop", 3, of<SyscallP<Call::Real>>()}},
+  EXPECT_EQ(survivors({of<SyscallP<Call::Real>>("call: exit and retake", 2),
+                       of<SyscallP<Call::Real>>("call: exit, retake and stop", 3)},
                       "model/handoff_test.cpp"),
             (std::set<std::string>{
                 "exit_syscall: cas acq_rel -> acquire",
@@ -217,15 +212,13 @@ class PollerBreak : public Program {
 };
 
 TEST(PollerModel, AWakeUpReachesTheSleeper) {
-  expect_holds({"poller: two wakers and a look", 4, of<PollerBreak<Break::Real>>()});
-  expect_holds({"poller: every wake writes", 4, of<PollerBreak<Break::NoSkip>>()});
+  expect_holds(of<PollerBreak<Break::Real>>("poller: two wakers and a look", 4));
+  expect_holds(of<PollerBreak<Break::NoSkip>>("poller: every wake writes", 4));
 }
 
 TEST(PollerModel, NeedsEachStep) {
-  expect_broken({"poller: a look takes the break", 4, of<PollerBreak<Break::AnybodyTakes>>()},
-                "sleeps on");
-  expect_broken({"poller: clears before it reads", 4, of<PollerBreak<Break::ClearsBeforeRead>>()},
-                "sleeps on");
+  expect_broken(of<PollerBreak<Break::AnybodyTakes>>("poller: a look takes the break", 4), "sleeps on");
+  expect_broken(of<PollerBreak<Break::ClearsBeforeRead>>("poller: clears before it reads", 4), "sleeps on");
 }
 
 }  // namespace

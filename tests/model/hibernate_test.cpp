@@ -41,9 +41,9 @@ enum class Step {
   RestoreStores,   // bring_back() takes the word without asking
 };
 
-class Hibernate : public Program {
+class Hibernate : public Stepped<Step> {
  public:
-  explicit Hibernate(Step s) : step_(s) {}
+  using Stepped::Stepped;
 
   void after(bool) override {
     for (int i = 0; i < kThreadsMax; i++) check(!busy_[i], "somebody waits for ever");
@@ -211,7 +211,6 @@ class Hibernate : public Program {
   }
   std::uint64_t block_kept() { return block_.get(); }
 
-  const Step step_;
   const std::uint64_t before_ = 7;
   std::uint64_t written_ = before_;
   Atomic<std::uint64_t> page_{before_ + 1};
@@ -259,11 +258,6 @@ class Away : public Hibernate {
     look();
   }
 };
-
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{

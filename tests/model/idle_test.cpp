@@ -5,6 +5,9 @@
 // line by line, without the poller, the stop of the world and lone_skip; the ring is the runtime's
 // own. An M that gets a task keeps at it: the rest has to be found by others. A thread that the
 // runtime would start (start_m) runs where the one that asks for it ends.
+#include <utility>
+
+#include "tests/model/idle_ps.hpp"
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -48,16 +51,12 @@ enum class Step {
   DecrementUnlocked,   // wake_one() gives up after it has released the lock
 };
 
-class Idle : public Program {
+class Idle : public Stepped<Step>, protected IdlePs<P> {
  public:
-  explicit Idle(Step step) : step_(step) {}
+  using Stepped::Stepped;
 
   void after(bool) override {
-    check(searching_.final() == 0, "searching is off: nobody searches");
-    int idle = 0;
-    for (P* pp = idle_ps_; pp; pp = pp->idle_link) idle++;
-    check(idle_ps_count_.final() == static_cast<std::uint32_t>(idle), "idle_ps_count is off");
-    if (idle == 0) return;
+    if (idle_in_the_end() == 0) return;
     check(global_size_.final() == 0, "a task in the global queue, an idle P and nobody awake");
     for (int i = 0; i < procs_; i++) {
       check(p_[i].runnext.final() == nullptr, "a runnext, an idle P and nobody awake");
@@ -123,11 +122,7 @@ class Idle : public Program {
   }
 
   void wake_one() {
-    if (idle_ps_count_.load(memory_order_seq_cst) == 0) return;
-    std::uint32_t none = 0;
-    if (searching_.load(memory_order_seq_cst) != 0 ||
-        !searching_.compare_exchange_strong(none, 1, memory_order_seq_cst))
-      return;
+    if (!claim_search()) return;
     mu_.lock();
     P* pp = pop_idle_p();
     if (!pp) {
@@ -147,20 +142,6 @@ class Idle : public Program {
   M m_[kMs];
 
  private:
-  P* pop_idle_p() {
-    P* pp = idle_ps_;
-    if (!pp) return nullptr;
-    idle_ps_ = pp->idle_link;
-    idle_ps_count_.fetch_sub(1, memory_order_seq_cst);
-    pp->idle_link = nullptr;
-    return pp;
-  }
-  void push_idle_p(P* pp) {
-    pp->idle_link = idle_ps_;
-    idle_ps_ = pp;
-    idle_ps_count_.fetch_add(1, memory_order_seq_cst);
-  }
-
   void give_p_locked(P* pp, bool searching) {
     if (M* mp = idle_ms_) {
       idle_ms_ = mp->idle_link;
@@ -287,13 +268,8 @@ class Idle : public Program {
     }
   }
 
-  Step step_;
   Task task_;
-  Lock mu_;
-  Atomic<std::uint32_t> searching_{0};
-  Atomic<std::uint32_t> idle_ps_count_{0};
   Atomic<std::uint32_t> global_size_{0};
-  P* idle_ps_ = nullptr;
   M* idle_ms_ = nullptr;
   int procs_ = 2;
   M* started_[kThreadsMax] = {};
@@ -366,11 +342,6 @@ class SnatchedP : public Idle {
   }
 };
 
-template <class Program_>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<Program_>(step); }, preemptions};
-}
-
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
       of<OneIdler<Where::Ring, true>>("idle: ring, searching", 2),
@@ -416,21 +387,23 @@ TEST(IdleModel, NoticesWeakenedOrdersOfTheRing) {
 }
 
 // What survives: read-modify-writes that only take a P or a place as searcher away (they read the
-// newest value in any case, and it is giving up that has to come before a look); wake_one()'s first
+// newest value in any case, and it is giving up that has to come before a look); claim_search()'s first
 // load, after the producer's fence; and the steal of runnext, whose payload is in
 // run_queue_test.cpp.
 TEST(IdleModel, NoticesWeakenedOrders) {
+  EXPECT_EQ(survivors(cases(), "model/idle_ps.hpp"), (std::set<std::string>{
+                                                         "claim_search: cas failure seq_cst -> acquire",
+                                                         "claim_search: cas seq_cst -> acq_rel",
+                                                         "claim_search: load seq_cst -> acquire",
+                                                         "pop_idle_p: sub seq_cst -> acq_rel",
+                                                     }));
   EXPECT_EQ(survivors(cases(), "model/idle_test.cpp"),
             (std::set<std::string>{
-                "pop_idle_p: sub seq_cst -> acq_rel",
                 "sleep_until_work: add seq_cst -> acq_rel",
                 "steal_work: add seq_cst -> acq_rel",
                 "steal_work: cas acq_rel -> acquire",
                 "steal_work: cas acq_rel -> release",
                 "stop_searching: sub seq_cst -> acq_rel",
-                "wake_one: cas failure seq_cst -> acquire",
-                "wake_one: cas seq_cst -> acq_rel",
-                "wake_one: load seq_cst -> acquire",
                 "wake_one: sub seq_cst -> acq_rel",
             }));
 }

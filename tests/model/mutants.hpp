@@ -6,12 +6,14 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "tests/model/atomic.hpp"
@@ -24,6 +26,29 @@ struct Case {
   std::function<std::unique_ptr<Program>()> make;
   int preemptions = -1;
 };
+
+/// A program that is tried with each of its steps left out or done otherwise: an enum whose Real is the runtime's way.
+template <class S>
+class Stepped : public Program {
+ public:
+  using Step = S;
+  explicit Stepped(Step s) : step_(s) {}
+
+ protected:
+  const Step step_;
+};
+
+template <class P>
+Case of(const char* name, int threads, typename P::Step step = P::Step::Real, int preemptions = P::kPreemptions) {
+  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
+}
+
+/// Of one that has no steps, or has them as template arguments.
+template <class P>
+  requires std::is_default_constructible_v<P>
+Case of(const char* name, int threads) {
+  return {name, threads, [] { return std::make_unique<P>(); }, P::kPreemptions};
+}
 
 // A sanitizer makes each execution 25 times as long, and looks for other things: there the big
 // searches are cut off.

@@ -10,6 +10,9 @@
 //
 // Functions mirror those of the same name line by line; the break itself is in handoff_test.cpp. Time stands still:
 // what counts is who sleeps how long. A thread that start_m() starts runs where the one that asks for it ends.
+#include <utility>
+
+#include "tests/model/idle_ps.hpp"
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -50,9 +53,9 @@ enum class Step {
   LeavesNoTrace,   // it takes what was handed over before it leaves poller_m
 };
 
-class PollerSleep : public Program {
+class PollerSleep : public Stepped<Step>, protected IdlePs<P> {
  public:
-  explicit PollerSleep(Step s) : step_(s) {}
+  using Stepped::Stepped;
 
   void after(bool) override {
     for (M& m : m_) check(m.next_p == nullptr, "a P is handed to an M that does not see it");
@@ -60,11 +63,7 @@ class PollerSleep : public Program {
       check(!busy_[i], "a thread sleeps on a lock for ever");
       if (awake_[i] || started_[i]) return;  // somebody with a P is awake
     }
-    check(searching_.final() == 0, "searching is off: nobody searches");
-    int idle = 0;
-    for (P* pp = idle_ps_; pp; pp = pp->idle_link) idle++;
-    check(static_cast<int>(idle_ps_count_.final()) == idle, "idle_ps_count is off");
-    if (idle == 0) return;
+    if (idle_in_the_end() == 0) return;
     check(global_size_.final() == 0, "a task, an idle P and nobody awake");
     for (P& p : p_) check(p.earliest.final() >= limit_, "a timer, an idle P, and nobody awakes in time");
     check(waiting_.final() == 0 || in_poller_ != 0, "a descriptor, an idle P and nobody in the poller");
@@ -175,18 +174,6 @@ class PollerSleep : public Program {
     return first;
   }
 
-  P* pop_idle_p() {
-    P* pp = idle_ps_;
-    if (!pp) return nullptr;
-    idle_ps_ = std::exchange(pp->idle_link, nullptr);
-    idle_ps_count_.fetch_sub(1, memory_order_seq_cst);
-    return pp;
-  }
-  void push_idle_p(P* pp) {
-    pp->idle_link = idle_ps_;
-    idle_ps_ = pp;
-    idle_ps_count_.fetch_add(1, memory_order_seq_cst);
-  }
   bool acquire_idle_p(M* mp) {
     mu_.lock();
     mp->p = pop_idle_p();
@@ -220,11 +207,7 @@ class PollerSleep : public Program {
   }
 
   void wake_one(int self) {
-    if (idle_ps_count_.load(memory_order_seq_cst) == 0) return;
-    std::uint32_t none = 0;
-    if (searching_.load(memory_order_seq_cst) != 0 ||
-        !searching_.compare_exchange_strong(none, 1, memory_order_seq_cst))
-      return;
+    if (!claim_search()) return;
     mu_.lock();
     P* pp = pop_idle_p();
     if (!pp) {
@@ -367,12 +350,10 @@ class PollerSleep : public Program {
     return true;
   }
 
-  const Step step_;
-  Lock mu_, heap_mu_;
-  Atomic<std::uint32_t> searching_{0}, idle_ps_count_{0}, global_size_{0}, waiting_{0}, eventfd_{0};
+  Lock heap_mu_;
+  Atomic<std::uint32_t> global_size_{0}, waiting_{0}, eventfd_{0};
   Atomic<M*> poller_m_{nullptr};
   Atomic<int> poller_until_{0};
-  P* idle_ps_ = nullptr;
   M* idle_ms_ = nullptr;
   M* started_[kThreadsMax] = {};
   M spare_[kSpares];
@@ -508,11 +489,6 @@ class HandedOff : public PollerSleep {
     loop(self, &m_[0]);
   }
 };
-
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{

@@ -32,9 +32,9 @@ enum class Step {
   LetsGoStores,    // who comes back takes its P without asking
 };
 
-class Preempt : public Program {
+class Preempt : public Stepped<Step> {
  public:
-  explicit Preempt(Step s) : step_(s) {}
+  using Stepped::Stepped;
 
   void after(bool stuck) override {
     Program::after(stuck);
@@ -132,7 +132,6 @@ class Preempt : public Program {
   }
   void leave() { depth_.store(0, memory_order_release); }
 
-  const Step step_;
   Lock take_;
   Atomic<int> depth_{0}, preempt_{0}, no_preempt_{0}, switches_{0};
   Atomic<PStatus> status_{PStatus::Running};
@@ -177,11 +176,6 @@ class TwoTakers : public Preempt {
       if (!call()) return;
   }
 };
-
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{

@@ -175,18 +175,13 @@ class RingSize : public Ring {
   }
 };
 
-template <class P>
-std::function<std::unique_ptr<Program>()> of() {
-  return [] { return std::make_unique<P>(); };
-}
-
 const std::vector<Case>& ring_cases() {
   static const std::vector<Case> cases{
-      {"ring: one thief", 2, of<RingOneThief>()},
-      {"ring: slots are used again", 2, of<RingReuse>()},
-      {"ring: two thieves", 3, of<RingTwoThieves>()},
-      {"ring: overflow and a thief", 2, of<RingOverflow>()},
-      {"ring: size", 2, of<RingSize>()},
+      of<RingOneThief>("ring: one thief", 2),
+      of<RingReuse>("ring: slots are used again", 2),
+      of<RingTwoThieves>("ring: two thieves", 3),
+      of<RingOverflow>("ring: overflow and a thief", 2),
+      of<RingSize>("ring: size", 2),
   };
   return cases;
 }
@@ -278,11 +273,11 @@ class FreshTwoThievesGrowing : public Fresh {
 
 const std::vector<Case>& fresh_cases() {
   static const std::vector<Case> cases{
-      {"fresh: the last one", 2, of<FreshLast>()},
-      {"fresh: slots are used again", 2, of<FreshReuse>()},
-      {"fresh: two thieves", 3, of<FreshTwoThieves>()},
-      {"fresh: two thieves, growing", 3, of<FreshTwoThievesGrowing>()},
-      {"fresh: overflow and a thief", 2, of<FreshOverflow>()},
+      of<FreshLast>("fresh: the last one", 2),
+      of<FreshReuse>("fresh: slots are used again", 2),
+      of<FreshTwoThieves>("fresh: two thieves", 3),
+      of<FreshTwoThievesGrowing>("fresh: two thieves, growing", 3),
+      of<FreshOverflow>("fresh: overflow and a thief", 2),
   };
   return cases;
 }
@@ -357,13 +352,13 @@ class RunnextSlot : public Tasks {
 };
 
 TEST(RunnextModel, TakesEachTaskOnce) {
-  expect_holds({"runnext: owner and thief", 2, of<RunnextSlot<Runnext::Real>>()});
-  expect_holds({"runnext: two thieves", 3, of<RunnextSlot<Runnext::Real>>()});
+  expect_holds(of<RunnextSlot<Runnext::Real>>("runnext: owner and thief", 2));
+  expect_holds(of<RunnextSlot<Runnext::Real>>("runnext: two thieves", 3));
 }
 
 TEST(RunnextModel, NeedsReadModifyWritesOnBothSides) {
-  expect_broken({"runnext: the owner stores", 2, of<RunnextSlot<Runnext::OwnerStores>>()});
-  expect_broken({"runnext: the thief stores", 2, of<RunnextSlot<Runnext::ThiefStores>>()});
+  expect_broken(of<RunnextSlot<Runnext::OwnerStores>>("runnext: the owner stores", 2));
+  expect_broken(of<RunnextSlot<Runnext::ThiefStores>>("runnext: the thief stores", 2));
 }
 
 // ---- mutants ------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@
 #pragma once
 
 #include <array>
+#include <utility>
 
 #include "tests/model/mutants.hpp"
+#include "tests/model/queue.hpp"
 
 namespace weft::model {
 
@@ -20,8 +22,9 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
-struct Queue;
 struct Goroutine;
+struct Node;
+using Queue = WaitQueue<Node>;
 
 constexpr std::uint32_t kNone = 0xffffffff;
 
@@ -43,35 +46,6 @@ struct Node {
   Field<std::uint32_t> index;
   Field<bool> racy;
   Field<bool> success;
-};
-
-/// As rt::WaitQueue, over an Atomic.
-struct Queue {
-  Atomic<Node*> first{nullptr};
-  Node* last = nullptr;
-
-  void push(Node* n, Lock* guard) {
-    n->queue = this;
-    n->lock = guard;
-    n->next = nullptr;
-    n->prev = last;
-    if (n->prev)
-      last->next = n;
-    else
-      first.store(n, memory_order_relaxed);
-    last = n;
-  }
-  void remove(Node* n) {
-    if (n->prev)
-      n->prev->next = n->next;
-    else
-      first.store(n->next, memory_order_relaxed);
-    if (n->next)
-      n->next->prev = n->prev;
-    else
-      last = n->prev;
-    n->queue = nullptr;
-  }
 };
 
 /// Unbuffered, or with room for one.
@@ -132,9 +106,9 @@ enum class Step {
   ThreadRunsOff,     // a thread whose time is up does not wait for who has won
 };
 
-class Select : public Program {
+class Select : public Stepped<Step> {
  public:
-  explicit Select(Step s) : step_(s) {}
+  using Stepped::Stepped;
 
   void after(bool) override {
     for (int i = 0; i < kThreadsMax; i++) check(!busy_[i], "a thread sleeps on a lock for ever");
@@ -257,7 +231,6 @@ class Select : public Program {
   int got_[kValues] = {};
   bool sent_[kValues] = {};
   bool looks_ = true;  // does the first look, without locks
-  Step step_;
   Field<int> cell_[kThreadsMax];
   Node own_[kThreadsMax];
   Waiter thread_[2];  // of the plain threads 1 and 2
@@ -360,7 +333,8 @@ class Select : public Program {
     n->elem = &cell_[self];
     n->success = false;
     n->racy = false;
-    q.push(n, &c.lock);
+    n->lock = &c.lock;
+    q.push(n);
     c.lock.unlock();
     busy_[self] = false;
     w->note.sleep_while(0, memory_order_acquire);
@@ -446,7 +420,8 @@ class Select : public Program {
       n->racy = true;
       n->success = false;
       n->elem = &g.cases[i].elem;
-      (g.cases[i].send ? g.cases[i].c->senders : g.cases[i].c->receivers).push(n, &g.cases[i].c->lock);
+      n->lock = &g.cases[i].c->lock;
+      (g.cases[i].send ? g.cases[i].c->senders : g.cases[i].c->receivers).push(n);
     }
     return false;
   }

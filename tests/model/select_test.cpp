@@ -22,52 +22,46 @@ using std::memory_order_release;
 
 // ---- programs -----------------------------------------------------------------------------------
 
-/// Two selects over the same two channels, which name them in opposite order.
-template <bool kLooks>
-class Opposite : public Select {
+/// Two selects that meet, each sending and receiving.
+class TwoSelects : public Select {
  public:
-  explicit Opposite(Step s) : Select(s) {
+  using Select::Select;
+  void thread(int self) override {
+    if (self == 2) return runs(self);
+    select(self, self == 0 ? g_ : other_);
+  }
+  void after(bool stuck) override {
+    Select::after(stuck);
+    check(sent_[1] + sent_[2] == 1, "not exactly one of two selects that meet has sent");
+    check(g_.result >= 0 && other_.result >= 0, "a select sleeps on though another has met it");
+  }
+
+ protected:
+  Goroutine other_;
+};
+
+/// ... over the same two channels, which they name in opposite order.
+template <bool kLooks>
+class Opposite : public TwoSelects {
+ public:
+  explicit Opposite(Step s) : TwoSelects(s) {
     looks_ = kLooks;
     operands(g_, 0, true, a_, 1);
     operands(g_, 1, false, b_);
     operands(other_, 0, true, b_, 2);
     operands(other_, 1, false, a_);
   }
-  void thread(int self) override {
-    if (self == 2) return runs(self);
-    select(self, self == 0 ? g_ : other_);
-  }
-  void after(bool stuck) override {
-    Select::after(stuck);
-    check(sent_[1] + sent_[2] == 1, "not exactly one of two selects that meet has sent");
-    check(g_.result >= 0 && other_.result >= 0, "a select sleeps on though another has met it");
-  }
-
- private:
-  Goroutine other_;
 };
 
-/// Two selects that both send to and receive from one channel.
-class Same : public Select {
+/// ... over one channel.
+class Same : public TwoSelects {
  public:
-  explicit Same(Step s) : Select(s) {
+  explicit Same(Step s) : TwoSelects(s) {
     operands(g_, 0, true, a_, 1);
     operands(g_, 1, false, a_);
     operands(other_, 0, true, a_, 2);
     operands(other_, 1, false, a_);
   }
-  void thread(int self) override {
-    if (self == 2) return runs(self);
-    select(self, self == 0 ? g_ : other_);
-  }
-  void after(bool stuck) override {
-    Select::after(stuck);
-    check(sent_[1] + sent_[2] == 1, "not exactly one of two selects that meet has sent");
-    check(g_.result >= 0 && other_.result >= 0, "a select sleeps on though another has met it");
-  }
-
- private:
-  Goroutine other_;
 };
 
 /// Receives from two channels; both have a sender.
@@ -282,11 +276,6 @@ class FullBuffer : public Select {
   Chan full_{1};
 };
 
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = -1) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
-
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
       of<Opposite<false>>("select: two selects, opposite", 3),
@@ -372,7 +361,7 @@ class TryRecv : public Program {
 };
 
 TEST(TryRecvModel, SaysEmptyOnlyIfItWasOpen) {
-  const std::vector<Case> all{{"try_recv: closed, then drained", 2, [] { return std::make_unique<TryRecv>(); }}};
+  const std::vector<Case> all{of<TryRecv>("try_recv: closed, then drained", 2)};
   expect_holds(all[0]);
   EXPECT_EQ(survivors(all, "model/select_test.cpp"), std::set<std::string>{});
 }

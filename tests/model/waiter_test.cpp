@@ -4,6 +4,7 @@
 // try_win(), set(), outcome() and pop_winner() are the runtime's own (core/waiter.hpp). The park is
 // that of sched/park.cpp and sched/switch.hpp: wait_on(), landed(), commit_timed(), leave_queue().
 #include "tests/model/mutants.hpp"
+#include "tests/model/queue.hpp"
 
 namespace weft::model {
 namespace {
@@ -23,47 +24,15 @@ struct ModelWaiter : rt::WinWord<ModelWaiter> {
   } fired{this};
 };
 
-struct ModelQueue;
-
 struct ModelNode {
   ModelNode* next = nullptr;
   ModelNode* prev = nullptr;
-  ModelQueue* queue = nullptr;
+  WaitQueue<ModelNode>* queue = nullptr;
   ModelWaiter* waiter = nullptr;
   std::uint64_t ticket = 0;
   std::uint32_t index = 0;
   bool racy = false;
 };
-
-/// As rt::WaitQueue, over an Atomic.
-struct ModelQueue {
-  Atomic<ModelNode*> first{nullptr};
-  ModelNode* last = nullptr;
-
-  void push(ModelNode* n) {
-    n->queue = this;
-    n->next = nullptr;
-    n->prev = last;
-    if (n->prev)
-      last->next = n;
-    else
-      first.store(n, memory_order_relaxed);
-    last = n;
-  }
-  void remove(ModelNode* n) {
-    if (n->prev)
-      n->prev->next = n->next;
-    else
-      first.store(n->next, memory_order_relaxed);
-    (n->next ? n->next->prev : last) = n->prev;
-    n->queue = nullptr;
-  }
-};
-
-template <class P>
-std::function<std::unique_ptr<Program>()> of() {
-  return [] { return std::make_unique<P>(); };
-}
 
 // ---- the win word -------------------------------------------------------------------------------
 
@@ -138,8 +107,8 @@ class LateContender : public Program {
 
 const std::vector<Case>& word_cases() {
   static const std::vector<Case> cases{
-      {"win word: wake, timeout, close", 4, of<OneWinner>()},
-      {"win word: late contenders", 3, of<LateContender<true>>()},
+      of<OneWinner>("win word: wake, timeout, close", 4),
+      of<LateContender<true>>("win word: late contenders", 3),
   };
   return cases;
 }
@@ -149,7 +118,7 @@ TEST(WinWordModel, HasOneWinner) {
 }
 
 TEST(WinWordModel, NeedsANewTicketForEachWait) {
-  expect_broken({"win word: the ticket is used again", 3, of<LateContender<false>>()}, "late");
+  expect_broken(of<LateContender<false>>("win word: the ticket is used again", 3), "late");
 }
 
 // ---- queue and park -----------------------------------------------------------------------------
@@ -244,7 +213,7 @@ class ParkCommit : public Program {
   }
 
   Lock lock_;
-  ModelQueue queue_;
+  WaitQueue<ModelNode> queue_;
   ModelWaiter waiter_;
   ModelNode node_;
   Plain<int> ctx_;
@@ -256,24 +225,17 @@ class ParkCommit : public Program {
 };
 
 TEST(ParkModel, NobodyFindsAGoroutineBeforeItsContextIsSaved) {
-  expect_holds({"park: waker", 2, of<ParkCommit<Park::Real, false>>()});
-  expect_holds({"park: waker and timeout", 3, of<ParkCommit<Park::Real, true>>()});
+  expect_holds(of<ParkCommit<Park::Real, false>>("park: waker", 2));
+  expect_holds(of<ParkCommit<Park::Real, true>>("park: waker and timeout", 3));
 }
 
 TEST(ParkModel, NeedsEachStep) {
-  expect_broken({"park: unlocks before the context is saved", 2,
-                 of<ParkCommit<Park::UnlockBeforeSave, false>>()},
+  expect_broken(of<ParkCommit<Park::UnlockBeforeSave, false>>("park: unlocks before the context is saved", 2), "race");
+  expect_broken(of<ParkCommit<Park::UnlockBeforeSave, true>>("park: unlocks before the context is saved, timed", 3),
                 "race");
-  expect_broken({"park: unlocks before the context is saved, timed", 3,
-                 of<ParkCommit<Park::UnlockBeforeSave, true>>()},
-                "race");
-  expect_broken(
-      {"park: arms its timer after the unlock", 3, of<ParkCommit<Park::UnlockBeforeArm, true>>()},
-      "race");
-  expect_broken(
-      {"park: the loser stays in the queue", 3, of<ParkCommit<Park::NoLeaveQueue, true>>()},
-      "left in the queue");
-  expect_broken({"park: pops without winning", 3, of<ParkCommit<Park::PopWithoutWinning, true>>()});
+  expect_broken(of<ParkCommit<Park::UnlockBeforeArm, true>>("park: arms its timer after the unlock", 3), "race");
+  expect_broken(of<ParkCommit<Park::NoLeaveQueue, true>>("park: the loser stays in the queue", 3), "left in the queue");
+  expect_broken(of<ParkCommit<Park::PopWithoutWinning, true>>("park: pops without winning", 3));
 }
 
 /// Two waiters in one queue, the first of which times out: the waker's token reaches the second.
@@ -314,15 +276,15 @@ class TokenReachesSecond : public Program {
 
  private:
   Lock lock_;
-  ModelQueue queue_;
+  WaitQueue<ModelNode> queue_;
   ModelWaiter waiter_[2];
   ModelNode node_[2];
   bool woken_ = false;
 };
 
 TEST(WaitQueueModel, WakeUpSkipsThoseThatHaveGivenUp) {
-  expect_holds({"queue: the first has given up", 2, of<TokenReachesSecond<true>>()});
-  expect_broken({"queue: does not look further", 2, of<TokenReachesSecond<false>>()}, "given up");
+  expect_holds(of<TokenReachesSecond<true>>("queue: the first has given up", 2));
+  expect_broken(of<TokenReachesSecond<false>>("queue: does not look further", 2), "given up");
 }
 
 // ---- mutants ------------------------------------------------------------------------------------
@@ -331,8 +293,8 @@ TEST(WaitQueueModel, WakeUpSkipsThoseThatHaveGivenUp) {
 // What set() releases, the waiter also gets with its place in the run queue.
 TEST(WinWordModel, NoticesWeakenedOrders) {
   std::vector<Case> cases = word_cases();
-  cases.push_back({"park: waker", 2, of<ParkCommit<Park::Real, false>>()});
-  cases.push_back({"park: waker and timeout", 3, of<ParkCommit<Park::Real, true>>()});
+  cases.push_back(of<ParkCommit<Park::Real, false>>("park: waker", 2));
+  cases.push_back(of<ParkCommit<Park::Real, true>>("park: waker and timeout", 3));
   EXPECT_EQ(survivors(cases, "core/waiter.hpp"), (std::set<std::string>{
                                                      "set: store release -> relaxed",
                                                      "try_win: cas acq_rel -> release",

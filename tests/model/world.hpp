@@ -8,6 +8,7 @@
 
 #include <utility>
 
+#include "tests/model/idle_ps.hpp"
 #include "tests/model/mutants.hpp"
 
 namespace weft::model {
@@ -72,9 +73,11 @@ enum class Step {
   FailsUncounted,   // a thread that cannot be started takes its P out of the count
 };
 
-class World : public Program {
+class World : public Stepped<Step>, protected IdlePs<P> {
  public:
-  World(Step step, int ps, bool no_threads = false) : step_(step), procs_(ps), no_threads_(no_threads) {
+  static constexpr int kPreemptions = 2;
+
+  World(Step s, int ps, bool no_threads = false) : Stepped(s), procs_(ps), no_threads_(no_threads) {
     for (int i = 0; i < kPs; i++) p_[i].id = i;
   }
 
@@ -88,11 +91,8 @@ class World : public Program {
     }
     for (int i = 0; i < kThreadsMax; i++) check(!busy_[i], "a thread sleeps for ever");
     check(gave_up_ || stop_wait_ == 0, "stop_wait is off");
-    check(searching_.final() == 0, "searching is off: nobody searches");
     check(detached_ == 0, "detached is off: everybody is done");
-    int idle = 0;
-    for (P* pp = idle_ps_; pp; pp = pp->idle_link) idle++;
-    check(static_cast<int>(idle_ps_count_.final()) == idle, "idle_ps_count is off");
+    const int idle = idle_in_the_end();
     for (int i = 0; i < procs_; i++) {
       check(p_[i].status.final() != PStatus::Stopped, "a P stays stopped");
       check(!(p_[i].attention.final() & kAttendStop), "a P is asked to stop, by nobody");
@@ -314,20 +314,13 @@ class World : public Program {
   static bool has_local_work(P* pp) { return pp->size != 0; }
 
   P* pop_idle_p() {
-    P* pp = idle_ps_;
-    if (!pp) return nullptr;
-    idle_ps_ = pp->idle_link;
-    idle_ps_count_.fetch_sub(1, memory_order_seq_cst);
-    pp->idle_link = nullptr;
-    pp->status.store(PStatus::Running, memory_order_release);
+    P* pp = IdlePs::pop_idle_p();
+    if (pp) pp->status.store(PStatus::Running, memory_order_release);
     return pp;
   }
   void push_idle_p(P* pp) {
-    for (const P* at = idle_ps_; at; at = at->idle_link) check(at != pp, "a P is idle twice");
     pp->status.store(PStatus::Idle, memory_order_release);
-    pp->idle_link = idle_ps_;
-    idle_ps_ = pp;
-    idle_ps_count_.fetch_add(1, memory_order_seq_cst);
+    IdlePs::push_idle_p(pp);
   }
   void bind_p(M* mp, P* pp) {
     check(!mp->p && pp->m == nullptr, "a P has two owners");
@@ -390,11 +383,7 @@ class World : public Program {
   }
 
   void wake_one() {
-    if (idle_ps_count_.load(memory_order_seq_cst) == 0) return;
-    std::uint32_t none = 0;
-    if (searching_.load(memory_order_seq_cst) != 0 ||
-        !searching_.compare_exchange_strong(none, 1, memory_order_seq_cst))
-      return;
+    if (!claim_search()) return;
     mu_.lock();
     P* pp = stopping_ && step_ != Step::WakesStopped ? nullptr : pop_idle_p();
     if (!pp) {
@@ -617,14 +606,12 @@ class World : public Program {
     if (has_local_work(pp) || peek(global_size_) != 0) wake_one();
   }
 
-  const Step step_;
   const int procs_;
   bool no_threads_;
-  Lock mu_, world_;
-  Atomic<std::uint32_t> searching_{0}, idle_ps_count_{0}, global_size_{0}, stop_note_{0}, looked_{0};
+  Lock world_;
+  Atomic<std::uint32_t> global_size_{0}, stop_note_{0}, looked_{0};
   int detached_ = 0;  // only counts
   G* global_[kGs + 1] = {};  // under mu
-  P* idle_ps_ = nullptr;     // under mu
   M* idle_ms_ = nullptr;     // under mu
   Field<bool> stopping_{false};
   Field<int> stop_wait_{0};

@@ -125,11 +125,6 @@ class Publishes : public World {
   }
 };
 
-template <class P>
-Case of(const char* name, int threads, Step step = Step::Real, int preemptions = 2) {
-  return {name, threads, [step] { return std::make_unique<P>(step); }, preemptions};
-}
-
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
       of<InCalls<Third::Nobody>>("world: calls", 2, Step::Real, 3),
