@@ -285,6 +285,8 @@ TEST(Hibernate, ADebuggerIsRefusedTheWordsAndTheyAreWhole) {
     EXPECT_NE(said.find("Cannot access memory"), std::string::npos) << said;
     EXPECT_EQ(g.sum(), 36u);
     // A stack in place is read.
+    volatile std::uint64_t here = 1;
+    std::snprintf(command, sizeof command, "x/1xg %p", const_cast<void*>(static_cast<volatile void*>(&here)));
     const std::string again = ask_gdb(command);
     EXPECT_NE(again.find("0x0000000000000001"), std::string::npos) << again;
   });
